@@ -31,16 +31,6 @@ class Request:
     caller: CallerIdentity | None = None  # None: no limits but those of the pool
     buffers: Buffers | None = None  # large parts of the arguments
 
-    @property
-    def buffer_bytes(self) -> int:
-        return self.buffers.size if self.buffers else 0
-
-    @property
-    def size(self) -> int:
-        """Bytes of the arguments, in the message and in buffers."""
-        size = len(self.arguments) + sum(map(len, self.attachments.values()))
-        return size + self.buffers.size if self.buffers else size
-
 
 @dataclass(slots=True)
 class Timing:

@@ -62,7 +62,7 @@ class LoadIndex:
             buckets, number, free = self._by_load, len(worker.assigned) - worker.riders, True
         elif may_prefetch(worker):
             self.with_prefetch_room += 1
-            buckets, number, free = self._by_prefetched, len(worker.assigned) - worker.slots - worker.riders, False
+            buckets, number, free = self._by_prefetched, len(worker.assigned) - worker.places, False
         else:
             return
         while len(buckets) <= number:
@@ -96,7 +96,7 @@ class LoadIndex:
 
 def has_room(worker: Worker) -> bool:
     """Whether a slot of the worker is free."""
-    free = worker.state is State.READY and len(worker.assigned) < worker.slots + worker.riders
+    free = worker.state is State.READY and len(worker.assigned) < worker.places
     return free and not worker.silent and not worker.process_ended
 
 
@@ -105,7 +105,7 @@ def may_prefetch(worker: Worker) -> bool:
     return (
         worker.backlog <= PREFETCH_SECONDS * worker.slots
         and worker.state is State.READY
-        and len(worker.assigned) < worker.slots + worker.riders + PREFETCH_CALLS
+        and len(worker.assigned) < worker.places + PREFETCH_CALLS
         and not worker.reason
         and not worker.stalled
         and not worker.silent
@@ -117,7 +117,7 @@ def may_prefetch(worker: Worker) -> bool:
 
 def prefetch_room(worker: Worker, expected: float) -> int:
     """Return how many calls of this expected time the worker may prefetch together; at least 1 if it may prefetch."""
-    room = worker.slots + worker.riders + PREFETCH_CALLS - len(worker.assigned)
+    room = worker.places + PREFETCH_CALLS - len(worker.assigned)
     if worker.max_served is not None:
         room = min(room, worker.max_served - worker.served - len(worker.assigned))
     spare = PREFETCH_SECONDS * worker.slots - worker.backlog
@@ -163,11 +163,11 @@ class Dispatcher:
         """Assign calls of one command to a worker; from now on only their own deadlines end them."""
         expected = UNKNOWN_SECONDS if calls[0].streams else self.run_times.expected(calls[0].command)
         if calls[0].batch:
-            worker.riders += len(calls) - 1
+            worker.share(len(calls) - 1)
             expected /= len(calls)
         if self.batches.times:
             self.batches.assigned(len(calls), calls[0].command)
-        name, assigned, places = worker.id, worker.assigned, worker.slots + worker.riders
+        name, assigned, places = worker.id, worker.assigned, worker.places
         for call in calls:
             call.worker = name
             call.assigned = now
@@ -193,7 +193,7 @@ class Dispatcher:
         for number, seconds in ended:
             if number in assigned:
                 call = _release(worker, number)
-                if len(assigned) >= worker.slots + worker.riders and not (call.batch and call.batch.calls):
+                if len(assigned) >= worker.places and not (call.batch and call.batch.calls):
                     self.prefetched -= 1  # the next one has its slot now
                 calls.append(call)
                 if batched:
@@ -277,7 +277,8 @@ def _release(worker: Worker, number: int) -> Call:
     call = worker.assigned.pop(number)
     if batch := call.batch:
         del batch.calls[number]
-        worker.riders -= bool(batch.calls)
+        if batch.calls:
+            worker.share(-1)
     # Sums of small numbers drift: an empty worker starts anew.
     worker.backlog = worker.backlog - call.expected if worker.assigned else 0.0
     return call

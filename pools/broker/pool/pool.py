@@ -105,7 +105,8 @@ class Pool:
             self.worker_set.mark_if_due(worker, now)
         self._workers_changed |= worker.state is not State.READY or bool(worker.reason)
         self.dispatcher.load_index.update(worker)
-        return self._settle(list(self.worker_set.ended(calls)), now)
+        resumed = self.worker_set.ended(calls) if self.worker_set.gate.suspects.deaths else ()  # nearly never
+        return self._settle(list(resumed), now)
 
     def revoked(self, worker_id: str, numbers: Iterable[int], now: float) -> list[Action]:
         """The worker has not begun these calls and never will. The answer to a Revoke, or unasked."""
@@ -396,5 +397,4 @@ class Pool:
         return self.worker_set.workers
 
     def __repr__(self) -> str:
-        workers = " ".join(f"{w.id}:{w.state}({w.load}/{w.slots})" for w in self.workers.values())
-        return f"<Pool {self.spec.name} [{workers} | {len(self.queue)} waiting]>"
+        return f"<Pool {self.spec.name} {list(self.workers.values())} {len(self.queue)} waiting>"

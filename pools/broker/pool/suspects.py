@@ -43,15 +43,10 @@ class Suspects:
 
     def __init__(self, rng: Random) -> None:
         self._rng = rng
-        self._deaths: deque[tuple[float, frozenset[str]]] = deque()
+        self.deaths: deque[tuple[float, frozenset[str]]] = deque()  # only while there are any, the ends of calls count
         self._ended: Counter[str] = Counter()  # calls of the commands that had a death, since the first one
         self.suspended: dict[str, Suspension] = {}
         self._counts: dict[str, int] = {}  # of suspensions in a row, of commands that are not suspended any more
-
-    @property
-    def watches(self) -> bool:
-        """Whether the ends of calls count."""
-        return bool(self._deaths)
 
     def ended(self, calls: Iterable[Call]) -> list[str]:
         """Note calls that ended without a death; return the commands that are resumed."""
@@ -67,15 +62,15 @@ class Suspects:
 
     def died(self, commands: Iterable[str], now: float) -> int:
         """Note a death while these commands ran; return how many deaths count against the pool's budget."""
-        while self._deaths and self._deaths[0][0] <= now - WINDOW:
-            self._deaths.popleft()
-        names, seen = frozenset(commands), frozenset[str]().union(*(of for _, of in self._deaths))
+        while self.deaths and self.deaths[0][0] <= now - WINDOW:
+            self.deaths.popleft()
+        names, seen = frozenset(commands), frozenset[str]().union(*(of for _, of in self.deaths))
         # Before the new death: calls that ended well before the window would hide a command that kills now.
         for name in self._ended.keys() - seen:
             del self._ended[name]
             if name not in names:
                 self._counts.pop(name, None)
-        self._deaths.append((now, names))
+        self.deaths.append((now, names))
         for name in names:
             self._ended.setdefault(name, 0)
         return self.unexplained
@@ -83,7 +78,7 @@ class Suspects:
     @property
     def unexplained(self) -> int:
         """Deaths that no suspended command explains."""
-        return sum(names.isdisjoint(self.suspended) for _, names in self._deaths)
+        return sum(names.isdisjoint(self.suspended) for _, names in self.deaths)
 
     def suspend(self, commands: Iterable[str], allowed: int, why: str, now: float) -> list[str]:
         """After a death of these commands: suspend those that are to blame, until no more deaths than `allowed` count.
@@ -93,7 +88,7 @@ class Suspects:
         """
         names = [name for name in sorted(commands) if name in self.suspended and now >= self.suspended[name].until]
         if self.unexplained > allowed:
-            deaths = Counter(name for _, of in self._deaths for name in of)
+            deaths = Counter(name for _, of in self.deaths for name in of)
             likely = [
                 name
                 for name, count in deaths.items()
@@ -110,7 +105,7 @@ class Suspects:
     def _suspend(self, name: str, why: str, now: float) -> None:
         before = self.suspended.get(name)
         count = (before.count if before else self._counts.pop(name, 0)) + 1
-        deaths = sum(name in of for _, of in self._deaths)
+        deaths = sum(name in of for _, of in self.deaths)
         delay = restart_delay(CRASH_LOOP_FAILURES + count - 1, self._rng)
         times = "once" if deaths == 1 else f"{deaths} times"
         sentence = f"`{name}` ended its worker {times} within {WINDOW:.0f} s; the last one: {why}"
@@ -153,7 +148,7 @@ class Suspects:
 
     def reset(self) -> None:
         """A new definition, or an operator, gives every command another chance."""
-        self._deaths.clear()
+        self.deaths.clear()
         self._ended.clear()
         self._counts.clear()
         self.suspended.clear()

@@ -59,6 +59,7 @@ class Worker:
     ready_at: float = 0.0
     assigned: dict[int, Call] = field(default_factory=dict)  # in order: the first `places` run, the rest is prefetched
     riders: int = 0  # of the calls it holds, those that share the slot of the first call of their batch
+    places: int = field(init=False)  # calls that its slots have room for: a batch takes one slot
     backlog: float = 0.0  # seconds that all calls it holds are expected to take, one after the other
     revoking: bool = False  # a Revoke is under way
     stalled: bool = False  # calls were revoked, and it has ended none since: it gets no prefetched calls
@@ -80,10 +81,13 @@ class Worker:
     out_of_memory: bool = False  # the kernel killed it, because its memory cgroup reached its limit
     process_ended: bool = False  # its last messages may still arrive
 
-    @property
-    def places(self) -> int:
-        """Calls that its slots have room for: a batch takes one slot."""
-        return self.slots + self.riders
+    def __post_init__(self) -> None:
+        self.places = self.slots
+
+    def share(self, calls: int) -> None:
+        """Count calls that share the slot of another one; fewer: some have ended."""
+        self.riders += calls
+        self.places += calls
 
     @property
     def load(self) -> int:

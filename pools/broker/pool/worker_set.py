@@ -140,7 +140,7 @@ class WorkerSet:
 
     def ended(self, calls: Iterable[Call]) -> Iterator[Action]:
         """Calls ended without a death: a command whose trial this was is resumed."""
-        for name in self.gate.suspects.ended(calls) if self.gate.suspects.watches else ():
+        for name in self.gate.suspects.ended(calls):
             message = f"a call of `{name}` ended without the death of its worker"
             yield self.emit(Kind.COMMAND_RESUMED, None, "trial", message, data={"command": name})
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from random import Random
 
@@ -21,3 +21,12 @@ class RunnerDeps:
     meter: Meter
     boot: str
     rng: Random
+
+    def count(self, pool: str, ended: Mapping[str, tuple[list[float], list[float]]], delivered: int, full: int) -> None:
+        """Pass numbers of calls on to the meter. `ended`: how long those of each command waited and ran."""
+        for command, (waited, ran) in ended.items():
+            self.meter.succeeded(pool, command, waited, ran)
+        if delivered:
+            self.meter.delivered(pool, delivered)
+        if full:
+            self.meter.full(pool, full)

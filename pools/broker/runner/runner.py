@@ -104,11 +104,15 @@ class Runner:
         timeout = min(timeout or (spec.stream_timeout if streams else spec.call_timeout), MAX_TIMEOUT)
         idempotent = command.idempotent if command else False
         for number, request, reply in asked:
-            call = Call(number, request.command, now, now + timeout, request.size, request.priority, idempotent)
+            buffered = request.buffers.size if request.buffers else 0
+            size = len(request.arguments) + buffered
+            if request.attachments:
+                size += sum(map(len, request.attachments.values()))
+            call = Call(number, request.command, now, now + timeout, size, request.priority, idempotent)
             call.streams = streams and request.credit > 0  # else it sends no chunks, whatever its caller has room for
-            call.caller, call.buffer_bytes = request.caller, request.buffer_bytes
-            if call.buffer_bytes:
-                self._deps.meter.buffered(spec.name, "argument", call.buffer_bytes)
+            call.caller, call.buffer_bytes = request.caller, buffered
+            if buffered:
+                self._deps.meter.buffered(spec.name, "argument", buffered)
             one = InFlightCall(call, f"{boot}-{number}", request, reply, request.credit)
             if command is None and self.commands:
                 reply.failed(errors.no_command(spec.name, request.command, self.commands), one.timing(now))
@@ -183,15 +187,9 @@ class Runner:
     def count(self) -> None:
         """Pass on to the meter what was answered since the last time. Call it before numbers are read."""
         # A result has a place in seven histograms. The next call of the same caller would wait while they are updated.
-        meter, name = self._deps.meter, self.name
         ended, delivered, full = self._ended, self._delivered, self._full
         self._ended, self._uncounted, self._delivered, self._full = {}, 0, 0, 0
-        for command, (waited, ran) in ended.items():
-            meter.succeeded(name, command, waited, ran)
-        if delivered:
-            meter.delivered(name, delivered)
-        if full:
-            meter.full(name, full)
+        self._deps.count(self.name, ended, delivered, full)
 
     # WorkerObserver
 

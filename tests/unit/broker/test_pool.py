@@ -579,7 +579,8 @@ def test_a_pool_reports_why_a_call_waits(table: Any) -> None:
     t = table(size=3, profile="thread", threads=2).ready(1, 2)
     t.submit()
     assert t.pool.worker_set.describe_load() == "1 of 4 slots busy, 1 starting"
-    assert repr(t.pool) == "<Pool p [p-0-1:ready(1/2) p-0-2:ready(0/2) p-0-3:starting(0/2) | 0 waiting]>"
+    workers = "<Worker p-0-1 ready 1/2>, <Worker p-0-2 ready 0/2>, <Worker p-0-3 starting 0/2>"
+    assert repr(t.pool) == f"<Pool p [{workers}] 0 waiting>"
 
 
 def test_the_oldest_wait_is_measured(table: Any) -> None:
