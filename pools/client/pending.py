@@ -17,10 +17,9 @@ from snakepit.pools.client import stand_in
 from snakepit.pools.client.address import Target
 from snakepit.pools.client.answers import exception, value_of
 from snakepit.pools.client.arguments import EncodedCall
-from snakepit.pools.client.loop_thread import LoopThread, check_shutdown
+from snakepit.pools.client.loop_thread import LoopThread, check_shutdown, current_loop, run_short_step, run_step
 from snakepit.pools.client.protocol import Pending
 from snakepit.pools.client.session import Session, session_on
-from snakepit.pools.client.steps import current_loop, run_short_step, run_step
 from snakepit.workers.transport.loop_owner import LoopOwner
 
 LONGEST_WAIT = 1.0  # seconds of one wait on a queue

@@ -11,10 +11,9 @@ from google.protobuf.message import Message
 
 from snakepit.pools.broker.errors import UNKNOWN, BrokerError, BrokerUnreachable, DeadlineExceeded
 from snakepit.pools.client.address import Target
-from snakepit.pools.client.loop_thread import LoopThread
+from snakepit.pools.client.loop_thread import LoopThread, current_loop, run_short_step, run_step
 from snakepit.pools.client.pending import GRACE
 from snakepit.pools.client.session import Session, session_on
-from snakepit.pools.client.steps import current_loop, run_short_step, run_step
 
 INTERRUPTED = "The connection was interrupted."
 

@@ -30,9 +30,8 @@ from snakepit.pools.client.answers import names_parts, unpack
 from snakepit.pools.client.arguments import EncodedCall
 from snakepit.pools.client.call_messages import next_message
 from snakepit.pools.client.connection import Connection, connect, copy_of, is_of_connection, not_opened, typed
-from snakepit.pools.client.loop_thread import LoopThread, running_loop
+from snakepit.pools.client.loop_thread import FORKED, LoopThread, run_short_step, running_loop
 from snakepit.pools.client.protocol import Pending
-from snakepit.pools.client.steps import FORKED, run_short_step
 from snakepit.pools.wire.broker_pb2 import Cancel, Credit, Replies, Request
 from snakepit.workers.transport import LOOP_OWNER, is_on
 

@@ -13,8 +13,8 @@ from typing import Any, Self
 from snakepit.pools.client.address import Target
 from snakepit.pools.client.answers import Answer, Chunk, Delivered, Log, Packed, Progress, event
 from snakepit.pools.client.arguments import EncodedCall
+from snakepit.pools.client.loop_thread import run_short_step
 from snakepit.pools.client.pending import LoopPending, SentCall, ThreadPending
-from snakepit.pools.client.steps import run_short_step
 
 # Large enough for worker, broker and reader to work at the same time: with 32 they took turns.
 WINDOW = 128  # chunks that may be ahead of the reader

@@ -21,8 +21,7 @@ import pytest
 
 from snakepit.pools.broker.errors import BadRequest, BrokerError, BrokerUnreachable
 from snakepit.pools.client import Client, connect, loop_thread
-from snakepit.pools.client.loop_thread import event_loop
-from snakepit.pools.client.steps import run_step
+from snakepit.pools.client.loop_thread import event_loop, run_step
 from tests.process.contract.fake_broker import POOL, FakeBroker
 from tests.process.contract.foreign_files import KINDS
 
