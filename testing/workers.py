@@ -190,8 +190,11 @@ class WorkerThread:
         if self._record is None:
             self._page.revoke(first, last)
 
-    def pass_buffers(self, sequence: int, buffers: Buffers) -> None:
-        self.service.inbox.put(sequence, buffers.descriptors)
+    def pass_buffers(self, sequence: int, parts: Buffers | bytes) -> bool:
+        if isinstance(parts, bytes):
+            return False
+        self.service.inbox.put(sequence, parts.descriptors)
+        return True
 
     def output(self) -> Sequence[str]:
         return ()  # it prints where the test prints

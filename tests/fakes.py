@@ -161,7 +161,8 @@ class FakeProcess:
         self.kills = 0
         self.assigned: list[Assignment] = []
         self.cancelled: list[tuple[int, str]] = []
-        self.passed: list[tuple[int, tuple[int, ...]]] = []  # descriptors of arguments, by sequence
+        self.passed: list[tuple[int, bytes | tuple[int, ...]]] = []  # bytes or descriptors of arguments, by sequence
+        self.passes = True  # takes them
         self.link: FakeLink | None = None
         self._launcher = launcher
         self._on_exit = on_exit
@@ -191,8 +192,9 @@ class FakeProcess:
     def revoke(self, first: int, last: int) -> None:
         self._revoked = range(first, last + 1)
 
-    def pass_buffers(self, sequence: int, buffers: Buffers) -> None:
-        self.passed.append((sequence, tuple(buffers.descriptors)))
+    def pass_buffers(self, sequence: int, parts: Buffers | bytes) -> bool:
+        self.passed.append((sequence, parts if isinstance(parts, bytes) else tuple(parts.descriptors)))
+        return self.passes
 
     def output(self) -> list[str]:
         return list(self._lines)

@@ -174,11 +174,11 @@ class Incoming:
 
     __slots__ = ("_inodes", "_maps", "descriptors", "inline")
 
-    def __init__(self, descriptors: Iterable[int] = (), inline: bytes = b"") -> None:
-        """`inline`: the copied parts, if they came in the message itself."""
+    def __init__(self, descriptors: Iterable[int] = (), inline: bytes | bytearray = b"") -> None:
+        """`inline`: the copied parts, if they came in the message itself. In a bytearray the receiver may write."""
         self.descriptors: list[int] = []
         self._inodes: dict[int, int] = {}
-        self.inline = inline
+        self.inline: bytes | bytearray = inline
         self._maps: dict[int, memoryview] = {}
         for descriptor in descriptors:
             self.add(descriptor)
@@ -201,7 +201,10 @@ class Incoming:
             whole = self._maps[number] = self._whole(number)
         if offset + size > len(whole):
             raise BufferInvalid(f"bytes {offset} to {offset + size} are outside of a buffer of {len(whole)}")
-        return whole[offset : offset + size]
+        part = whole[offset : offset + size]
+        if number == COPIED and self.inline and size * 2 < len(self.inline):
+            return part.toreadonly()  # so that it is copied: an array that is kept would keep all the other parts
+        return part
 
     def _whole(self, number: int) -> memoryview:
         if number == COPIED:

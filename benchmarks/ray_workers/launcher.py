@@ -79,8 +79,9 @@ class RemoteWorker:
     def revoke(self, first: int, last: int) -> None:
         """Nothing: the page that a worker reads before each call is on its own host."""
 
-    def pass_buffers(self, sequence: int, buffers: Buffers) -> None:
-        """Nothing: no descriptor passes a network. The broker of this program takes none."""
+    def pass_buffers(self, sequence: int, parts: Buffers | bytes) -> bool:
+        """Return False: no datagram passes a network."""
+        return False
 
     def output(self) -> Sequence[str]:
         return self._output

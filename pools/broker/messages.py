@@ -10,6 +10,7 @@ from snakepit.pools.broker.caller import CallerIdentity
 from snakepit.pools.broker.errors import BrokerError
 from snakepit.pools.broker.ports import Buffers, Payload
 
+PARTS = "$buffer"  # the attachment with large parts of the arguments, which their text names by their place
 DELIVERED = Payload(b"")  # stands for a result that the caller has already
 
 
@@ -30,6 +31,11 @@ class Request:
     buffer_socket: str = ""  # the same, for a result with buffers only
     caller: CallerIdentity | None = None  # None: no limits but those of the pool
     buffers: Buffers | None = None  # large parts of the arguments
+
+    @property
+    def beside_parts(self) -> Mapping[str, bytes]:
+        """The attachments that are arguments of their own."""
+        return {name: data for name, data in self.attachments.items() if name != PARTS}
 
 
 @dataclass(slots=True)

@@ -161,7 +161,7 @@ class Assignment:
     buffer_socket: str = ""  # as reply_socket, for a result with buffers only
     max_buffer: int = 0  # bytes that its buffers may have
     batch: int = 0  # sequence of the last call of its batch; 0: it runs alone
-    buffers: bool = False  # large parts of the arguments were passed as descriptors, under this sequence
+    buffers: bool = False  # large parts of the arguments were passed beside it, under this sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,8 +240,9 @@ class Process(Protocol):
         that has not begun by then never will."""
         ...
 
-    def pass_buffers(self, sequence: int, buffers: Buffers) -> None:
-        """Pass the descriptors of a call's arguments, before the call itself; what does not arrive fails the call."""
+    def pass_buffers(self, sequence: int, parts: Buffers | bytes) -> bool:
+        """Pass large parts of a call's arguments, before the call itself. False: they were not passed. Bytes then go in
+        the call; without its descriptors a call fails."""
         ...
 
     def output(self) -> Sequence[str]:

@@ -1,6 +1,10 @@
-"""Sends the descriptors of large arguments to the broker, each time right before their call.
+"""Sends the large parts of arguments to the broker, each time right before their call.
 
-A broker without the socket, on another host or that does not read for some seconds gets the parts in the call itself.
+     parts in memory files ──▶ their descriptors       some ten kilobytes ──▶ the bytes in the datagram
+
+A datagram passes the broker in two system calls. In the call itself the same bytes pass the frames of HTTP/2 and two
+messages, whose copies take longer than the rest of the call. A broker without the socket, on another host or that does
+not read gets the parts in the call itself.
 """
 
 from __future__ import annotations
@@ -39,13 +43,17 @@ class BufferSender:
             self._socket = made
 
     def send(self, buffers: Outgoing) -> int:
-        """Send descriptors; return the number under which the call names them, 0 if it must bring the parts itself."""
-        if self._socket is None or not buffers.files:
+        """Send the parts; return the number under which the call names them, 0 if it must bring them itself."""
+        if self._socket is None:
             return 0
         number = secrets.randbits(63) + 1
+        head, files = number.to_bytes(8, "little"), buffers.files
         try:
-            self._socket.sendmsg([number.to_bytes(8, "little")], rights(buffers.seal()))
-        except OSError:  # the broker is gone or does not read, or too many descriptors are on the way
+            if files:
+                self._socket.sendmsg([head], rights(buffers.seal()))
+            else:  # without waiting: the stream has more room
+                self._socket.sendmsg([head, buffers.inline], (), socket.MSG_DONTWAIT)
+        except OSError:  # the broker is gone or does not read, or too many descriptors or bytes are on the way
             return 0
         return number
 

@@ -1,11 +1,13 @@
-"""Receives the descriptors of large arguments from clients, and keeps them until their call ends.
+"""Receives the large parts of arguments from clients: descriptors, which it keeps until their call ends, or bytes.
 
      client ── datagram: number + descriptors ──▶ BufferIntake ── claim(number) ──▶ Request.buffers ──▶ worker
+               datagram: number + bytes ────────▶              ── claim(number) ──▶ Request.attachments ──▶ worker
      client ── Call(buffer=number) ─────────────▶ session
 
 A client sends the datagram before the call, so it is here when the call is. The broker never reads a buffer: it checks
 its seals and its size, and passes the descriptor on. A buffer is closed with its call, however that ends: it
-belongs to the call's request alone. What no call claims is closed after some seconds.
+belongs to the call's request alone. Bytes count as a part of the call's message. What no call claims is closed after
+some seconds.
 """
 
 from __future__ import annotations
@@ -15,19 +17,19 @@ import contextlib
 import os
 import resource
 import socket
-from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 
+from snakepit.pools.adapters.grpc.unclaimed import Unclaimed
 from snakepit.pools.broker.errors import BadRequest, QueueFull
-from snakepit.workers.buffers import ROOM, BufferInvalid, Incoming, received
+from snakepit.workers.buffers import LARGEST_INLINE, ROOM, BufferInvalid, Incoming, received
 from snakepit.workers.memory_file import are_possible
 from snakepit.workers.transport import BUFFERS, is_on
 
 LONGEST_PATH = 107  # bytes of a socket's path
 NUMBER_BYTES = 8  # of a datagram: the number that its call names
-UNCLAIMED_SECONDS = 5.0  # that descriptors wait for their call
-MOST_UNCLAIMED = 256  # calls whose descriptors wait; beyond it the oldest are closed
+UNCLAIMED_SECONDS = 5.0  # that the parts of arguments wait for their call at least, and at most twice as long
+LARGEST_DATAGRAM = NUMBER_BYTES + LARGEST_INLINE + 1  # one more: the kernel cuts off what does not fit
 SHARE = 4  # a quarter of the broker's descriptors may be open for calls, and a quarter of that for one session
 MEMORY_SHARE = 2  # half of the machine's memory may be in arguments, and half of that in those of one session
 
@@ -92,7 +94,8 @@ class BufferIntake:
         self._most_bytes = machine_memory() // MEMORY_SHARE
         self._total = BufferCount(self._most, self._most_bytes)
         self._path = path
-        self._unclaimed: OrderedDict[int, tuple[float, Incoming]] = OrderedDict()
+        self._unclaimed = Unclaimed()
+        self._buffer = memoryview(bytearray(LARGEST_DATAGRAM))
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -104,12 +107,14 @@ class BufferIntake:
         """The count of a new session."""
         return BufferCount(max(8, self._most // SHARE), self._most_bytes // MEMORY_SHARE)
 
-    def claim(self, number: int, session: BufferCount) -> CallBuffers:
-        """The buffers that came under this number. Raises BadRequest or QueueFull."""
+    def claim(self, number: int, session: BufferCount) -> CallBuffers | bytes:
+        """The parts that came under this number: files, or their bytes. Raises BadRequest or QueueFull."""
         self._read()
-        _, incoming = self._unclaimed.pop(number, (0.0, None))
+        incoming = self._unclaimed.take(number)
         if incoming is None:
             raise BadRequest("buffer: its descriptors did not arrive; send them before the call")
+        if isinstance(incoming, bytes):
+            return incoming
         try:
             size = incoming.sizes()
         except BufferInvalid as wrong:
@@ -119,25 +124,24 @@ class BufferIntake:
         return CallBuffers(incoming, size, (session, self._total))
 
     def _read(self) -> None:
+        buffer = self._buffer
         while True:
             try:
-                data, ancillary, _, _ = self._socket.recvmsg(NUMBER_BYTES + 1, ROOM, socket.MSG_CMSG_CLOEXEC)
+                size, ancillary, _, _ = self._socket.recvmsg_into([buffer], ROOM, socket.MSG_CMSG_CLOEXEC)
             except OSError:  # nothing more, or closed
                 break
-            incoming = received(ancillary)
-            if len(data) == NUMBER_BYTES and len(incoming):
-                self._unclaimed[int.from_bytes(data, "little")] = self._loop.time(), incoming
-            if len(self._unclaimed) > MOST_UNCLAIMED:
-                self._unclaimed.popitem(last=False)
-        if self._unclaimed and self._timer is None:
+            incoming = received(ancillary) if ancillary else None
+            number = int.from_bytes(buffer[:NUMBER_BYTES], "little")
+            if incoming is not None and size == NUMBER_BYTES and len(incoming):
+                self._unclaimed.put(number, incoming)
+            elif incoming is None and NUMBER_BYTES < size < len(buffer):
+                self._unclaimed.put(number, bytes(buffer[NUMBER_BYTES:size]))
+        if self._timer is None and len(self._unclaimed):
             self._timer = self._loop.call_later(UNCLAIMED_SECONDS, self._expire)
 
     def _expire(self) -> None:
         self._timer = None
-        before = self._loop.time() - UNCLAIMED_SECONDS
-        while self._unclaimed and next(iter(self._unclaimed.values()))[0] <= before:
-            self._unclaimed.popitem(last=False)
-        if self._unclaimed:
+        if self._unclaimed.expire():
             self._timer = self._loop.call_later(UNCLAIMED_SECONDS, self._expire)
 
     def close(self) -> None:

@@ -23,7 +23,7 @@ from snakepit.pools.broker import errors
 from snakepit.pools.broker.broker import Broker
 from snakepit.pools.broker.caller import CallerIdentity, Limits
 from snakepit.pools.broker.handle import CallHandle
-from snakepit.pools.broker.messages import DELIVERED, Request, Timing
+from snakepit.pools.broker.messages import DELIVERED, PARTS, Request, Timing
 from snakepit.pools.broker.ports import Payload
 from snakepit.pools.wire import broker_pb2 as pb
 from snakepit.workers.report import utf8
@@ -216,10 +216,14 @@ class ClientSession:
         try:
             if self._intake is None:
                 raise errors.BadRequest("buffer: this broker takes no descriptors; send the arguments in the call")
-            request.buffers = self._intake.claim(call.buffer, self._buffer_count)
+            parts = self._intake.claim(call.buffer, self._buffer_count)
         except errors.BrokerError as wrong:
             self._refuse(call.ref, wrong)
             return False
+        if isinstance(parts, bytes):
+            request.attachments = {**request.attachments, PARTS: parts}
+        else:
+            request.buffers = parts
         return True
 
     def _call_many(self, calls: pb.Calls) -> None:

@@ -241,10 +241,13 @@ class WorkerProcess(ChildProcess):
         if not self.exited:
             self._page.revoke(first, last)
 
-    def pass_buffers(self, sequence: int, buffers: Buffers) -> None:
-        if self.buffers and not self.exited:
-            self._may_have_buffers = True
-            buffer_inbox.send(self.buffers, sequence, buffers.descriptors)
+    def pass_buffers(self, sequence: int, parts: Buffers | bytes) -> bool:
+        if self.buffers is None or self.exited:
+            return False
+        if isinstance(parts, bytes):
+            return buffer_inbox.send(self.buffers, sequence, data=parts)
+        self._may_have_buffers = True
+        return buffer_inbox.send(self.buffers, sequence, parts.descriptors)
 
     def memory_mb(self) -> float | None:
         """As of every process, and the large arguments that it holds and has not read."""

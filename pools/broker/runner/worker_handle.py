@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Protocol
 
 from snakepit.pools.broker.errors import StacksUnavailable
-from snakepit.pools.broker.messages import Reply, Request, Timing
+from snakepit.pools.broker.messages import PARTS, Reply, Request, Timing
 from snakepit.pools.broker.pool.calls import Call
 from snakepit.pools.broker.pool.recycle_policy import last_output
 from snakepit.pools.broker.ports import Assignment, Exit, Greeting, Link, Payload, Process, Race, WorkerFailure
@@ -49,14 +49,17 @@ class InFlightCall:
             and mine.credit_bytes == its.credit_bytes
         )
 
-    def assignment(self, now: float, max_result: int, max_buffer: int = 0, batch: int = 0) -> Assignment:
+    def assignment(
+        self, now: float, max_result: int, max_buffer: int = 0, batch: int = 0, *, passed: bool = False
+    ) -> Assignment:
+        """`passed`: large parts of the arguments are with the worker already."""
         request, call = self.request, self.call
         return Assignment(
             self.sequence,
             self.public_id,
             request.command,
             request.arguments,
-            request.attachments,
+            request.beside_parts if passed else request.attachments,
             max(0.0, call.deadline - now),
             self.credit,
             max_result,
@@ -67,7 +70,7 @@ class InFlightCall:
             request.buffer_socket,
             max_buffer if request.buffer_socket else 0,
             batch,
-            request.buffers is not None,
+            passed or request.buffers is not None,
         )
 
     def timing(self, now: float, ran: float | None = None) -> Timing:
@@ -157,9 +160,13 @@ class WorkerHandle:
             )
             return
         for one in calls:
-            if (buffers := one.request.buffers) and self.process:
-                self.process.pass_buffers(one.sequence, buffers)
-            link.assign(one.assignment(now, max_result, max_buffer, batch))
+            passed = self._pass_parts(one.sequence, one.request)
+            link.assign(one.assignment(now, max_result, max_buffer, batch, passed=passed))
+
+    def _pass_parts(self, sequence: int, request: Request) -> bool:
+        """Pass large parts of arguments beside their call. False: there are none, or they go in the call."""
+        parts = request.buffers or request.attachments.get(PARTS)
+        return bool(parts and self.process and self.process.pass_buffers(sequence, parts))
 
     def cancel(self, in_flight: InFlightCall, reason: str) -> None:
         if self.link:

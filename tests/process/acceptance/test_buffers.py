@@ -26,7 +26,7 @@ from snakepit.pools.broker.errors import (
 )
 from snakepit.pools.client import Answer, Json, Log, Progress
 from snakepit.pools.client.buffer_sender import BufferSender
-from snakepit.workers.buffers import rights
+from snakepit.workers.buffers import Outgoing, rights
 from tests.brokers import PATIENCE, ROOT, RunningBroker, broker
 from tests.large import memory_files
 
@@ -293,6 +293,35 @@ def test_a_hostile_descriptor_is_refused(
     monkeypatch.setattr(BufferSender, "send", send)
     with pytest.raises(error, match=words):
         node.client.call("one", "total", value=np.ones(50_000))
+
+
+def test_some_ten_kilobytes_reach_the_broker_beside_the_call_and_may_be_written_to(
+    node: RunningBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send, numbers = BufferSender.send, []
+
+    def noted(sender: BufferSender, buffers: Outgoing) -> int:
+        numbers.append(send(sender, buffers))
+        return numbers[-1]
+
+    monkeypatch.setattr(BufferSender, "send", noted)
+    value = np.arange(12_500.0)
+    assert (node.client.call("one", "echo", value=value) == value).all()
+    assert (node.client.call("one", "doubled", value=value) == 2 * value).all()
+    assert len(numbers) == 2
+    assert all(numbers)
+    monkeypatch.setattr(BufferSender, "send", lambda sender, buffers: 0)  # as while the broker's socket is full
+    assert (node.client.call("one", "echo", value=value) == value).all()
+
+
+def test_datagrams_that_no_client_sends_change_nothing(node: RunningBroker) -> None:
+    path = os.path.join(os.path.dirname(node.client.target.path), "buffers.sock")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as stranger, open(os.devnull) as other:
+        for parts in ([b""], [b"1234567"], [b"12345678"], [b"12345678", bytes(120_000)]):
+            stranger.sendto(b"".join(parts), path)
+        stranger.sendmsg([b"12345678and more"], rights([other.fileno()]), 0, path)
+    value = np.arange(12_500.0)
+    assert (node.client.call("one", "echo", value=value) == value).all()
 
 
 def test_a_number_without_descriptors_is_refused(node: RunningBroker, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from snakepit.pools.broker.messages import Request, Timing
+from snakepit.pools.broker.messages import PARTS, Request, Timing
 from snakepit.pools.broker.pool.calls import Call
 from snakepit.pools.broker.ports import Assignment, Greeting, Payload, WorkerFailure
 from snakepit.pools.broker.runner.worker_handle import MAX_LOG, InFlightCall, WorkerHandle
@@ -21,6 +21,7 @@ class Process:
 
     def __init__(self, page: SharedPage) -> None:
         self._page = page
+        self.passes, self.passed = True, list[tuple[int, Any]]()
 
     def last_begun(self) -> int:
         return self._page.last_begun
@@ -30,6 +31,11 @@ class Process:
 
     def revoke(self, first: int, last: int) -> None:
         self._page.revoke(first, last)
+
+    def pass_buffers(self, sequence: int, parts: Any) -> bool:
+        if self.passes:
+            self.passed.append((sequence, parts))
+        return self.passes
 
 
 class Link:
@@ -128,6 +134,16 @@ def test_a_call_that_the_worker_gives_back_first_is_reported(stage: Stage) -> No
     stage.handle.revoked(2)
     assert stage.observer.calls == [("calls_revoked", stage.handle, [102])]
     assert stage.handle.confirm_revoked([second]) == []
+
+
+@pytest.mark.parametrize("passes", [True, False])
+def test_bytes_of_large_parts_go_beside_the_call_or_else_in_it(stage: Stage, passes: bool) -> None:
+    process: Any = stage.handle.process
+    process.passes = passes
+    stage.send(Request("p", "run", attachments={PARTS: b"parts", "file": b"of its own"}))
+    (sent,) = stage.link.assigned
+    assert (process.passed, sent.buffers) == ([(1, b"parts")] if passes else [], passes)
+    assert sent.attachments == ({} if passes else {PARTS: b"parts"}) | {"file": b"of its own"}
 
 
 def test_a_call_that_began_before_the_revoke_stays(stage: Stage) -> None:
