@@ -150,10 +150,22 @@ def encode_each(
         yield made
 
 
-def _encoded(values: Mapping[str, Any], *, plain: bool) -> tuple[bytes, Mapping[str, bytes] | None, Outgoing | None]:
+_Parts = tuple[bytes, Mapping[str, bytes] | None, Outgoing | None]
+
+
+def _encoded(values: Mapping[str, Any], *, plain: bool) -> _Parts:
     """The arguments as text, those that are bytes or a file beside it, and the large parts of all."""
     if not values:
         return (b"" if plain else NO_ARGUMENTS), None, None
+    try:
+        return _encoded_parts(values, plain=plain)
+    except BrokerError:
+        raise
+    except Exception as error:  # an object's own code, such as a property that raises; a view that was released
+        raise BadArguments(f"arguments: {type(error).__name__} while they were converted: {error}") from error
+
+
+def _encoded_parts(values: Mapping[str, Any], *, plain: bool) -> _Parts:
     size, attachments = 0, dict[str, bytes]()
     for name, value in values.items():
         if type(value) in typed.PLAIN:

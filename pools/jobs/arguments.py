@@ -43,9 +43,9 @@ def store(arguments: Mapping[str, Any] | None) -> dict[str, Any]:
 
 def _tree(name: str, value: Any) -> Any:
     """The value as JSON, with tags for what JSON does not have."""
-    if typed.is_plain(value):
-        return value
     try:
+        if typed.is_plain(value, typed.TextRoom(MAX_MESSAGE, "arguments")):
+            return value
         return typed.Tagger(MAX_MESSAGE, "arguments").tree(value, 1)
     except NotCarried as problem:
         path = f"{name}{problem.path}"

@@ -31,7 +31,7 @@ from snakepit.pools.client.arguments import Options
 from snakepit.pools.client.arguments import encode as client_encode
 from snakepit.workers.schema import signature, tagged_arrays, typed, value
 from snakepit.workers.schema.libraries import library
-from snakepit.workers.schema.not_carried import NotCarried
+from snakepit.workers.schema.not_carried import NotCarried, ValueTooLarge
 from snakepit.workers.schema.signature import InvalidArguments
 from snakepit.workers.schema.tagged_pandas import _same_objects
 from snakepit.workers.schema.value import encode_json
@@ -262,6 +262,21 @@ def test_what_has_no_form_is_an_error_with_its_path(sent: Any, message: str) -> 
         typed.encode({"rows": [0, 1, 2, {"price": sent}]}, LIMIT)
     assert str(caught.value).startswith("result.rows[3].price is ")
     assert message in str(caught.value)
+
+
+def test_a_result_without_end_is_refused_before_its_text_is_made() -> None:
+    endless: Any = [0] * 10
+    for _ in range(11):
+        endless = [endless] * 10
+    for sent in (endless, {"rows": endless}, [endless, object()], ["x" * LIMIT] * LIMIT):
+        for encode in (typed.encode, encode_json):
+            with pytest.raises(ValueTooLarge, match="the result has at least"):
+                encode(sent, LIMIT)
+
+
+def test_a_frame_that_allows_no_repeated_labels_is_not_carried() -> None:
+    with pytest.raises(NotCarried, match="its flags are not kept"):
+        typed.encode(pd.DataFrame({"a": [1]}).set_flags(allows_duplicate_labels=False), LIMIT)
 
 
 @pytest.mark.parametrize(

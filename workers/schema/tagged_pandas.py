@@ -117,6 +117,8 @@ def _difference(value: Any, back: Any) -> str:
     one, two = (value, back) if isinstance(value, pandas.DataFrame) else (value.to_frame(name=0), back.to_frame(name=0))
     if value.attrs != back.attrs:
         return "its attrs are not kept"
+    if value.flags != back.flags:
+        return "its flags are not kept"
     for at in range(one.shape[1]):
         left, right = one.iloc[:, at], two.iloc[:, at]
         if left.dtype != right.dtype:

@@ -58,7 +58,7 @@ def encode_tree(
     """Return the text of a value's tree, and whether it may have tags. `buffers` may be made when it is needed."""
     data = None
     try:
-        if is_plain(value):
+        if is_plain(value, TextRoom(limit, what)):
             try:
                 data = _to_bytes(json_text.encode(value, _encoder))
             except ValueError:  # NaN, or an integer with too many digits for text
@@ -74,14 +74,35 @@ def encode_tree(
     return data, tags
 
 
-def is_plain(value: Any, room: int = MAX_DEPTH) -> bool:
-    """Whether JSON has the value as it is, apart from NaN. In passes over types in C, not value by value."""
+class TextRoom:
+    """How many bytes of JSON there is room for: commas, brackets and long texts are counted before they are written.
+
+    A list that holds one other list many times, and that one a third, is small in memory and endless as text.
+    """
+
+    def __init__(self, limit: int, what: str) -> None:
+        self._limit = limit
+        self._what = what
+        self._left = limit
+
+    def take(self, size: int) -> None:
+        self._left -= size
+        if self._left < 0:
+            raise ValueTooLarge(self._limit - self._left, self._limit, self._what, at_least=True)
+
+
+def is_plain(value: Any, room: TextRoom, levels: int = MAX_DEPTH) -> bool:
+    """Whether JSON has the value as it is, apart from NaN. In passes over types in C, not value by value.
+
+    Raises ValueTooLarge as soon as its elements have no room.
+    """
     kind = type(value)
     if kind in SCALARS:
         return True
-    if kind not in CONTAINERS or room == 0:
+    if kind not in CONTAINERS or levels == 0:
         return False
     items: Iterable[Any] = value
+    room.take(len(value) + 1)
     if kind is dict:
         if len(value) == 1:
             key = next(iter(value))
@@ -90,10 +111,31 @@ def is_plain(value: Any, room: int = MAX_DEPTH) -> bool:
         elif not TEXT.issuperset(map(type, value)):
             return False
         items = value.values()
-    if SCALARS.issuperset(map(type, items)):
+    elif TEXT.issuperset(map(type, items)):
+        room.take(sum(map(len, items)))
         return True
-    room -= 1
-    return all(type(item) in SCALARS or is_plain(item, room) for item in items)
+    if SCALARS.issuperset(map(type, items)):
+        room.take(len(value))
+        return True
+    levels -= 1
+    return all(type(item) in SCALARS or is_plain(item, room, levels) for item in items)
+
+
+def check_room(value: Any, limit: int, what: str) -> None:
+    """Raise ValueTooLarge if the lists and objects of a value have more elements than there is room for."""
+    room, waiting = TextRoom(limit, what), [(value, MAX_DEPTH)]
+    while waiting:
+        one, levels = waiting.pop()
+        if levels == 0 or not isinstance(one, list | tuple | dict):
+            continue
+        room.take(len(one) + 1)
+        items = one.values() if isinstance(one, dict) else one
+        if TEXT.issuperset(map(type, items)):
+            room.take(sum(map(len, items)))
+        elif SCALARS.issuperset(map(type, items)):
+            room.take(len(one))
+        else:
+            waiting += [(item, levels - 1) for item in items if type(item) not in SCALARS]
 
 
 def to_bytes(text: str) -> bytes:
@@ -157,6 +199,8 @@ class Tagger:
 
     def blob(self, data: Any) -> Any:
         """Bytes as base64, or as a part of a buffer."""
+        if type(data) is memoryview and not data.c_contiguous:
+            data = bytes(data)  # every other byte, or a transposed view: base64 takes bytes in a row only
         if self.buffers is not None and memoryview(data).nbytes >= THRESHOLD:
             try:
                 return {TAG: self.buffers.add(data)}

@@ -56,6 +56,8 @@ def encode(
     `buffers`: takes its large parts, for a Python caller that takes them beside the text.
     """
     if type(value) in typed.SCALARS:
+        if type(value) is str and len(value) > limit:
+            raise ValueTooLarge(len(value), limit, what, at_least=True)
         try:
             data = json_text.encode_scalar(value).encode()
         except ValueError:  # an integer with too many digits, or a lone surrogate
@@ -80,6 +82,7 @@ def encode_json(value: Any, limit: int, what: str = "result") -> bytes:
     >>> encode_json({"when": date(2026, 1, 2), "odd": [float("nan"), object()]}, 1000)
     b'{"when":"2026-01-02","odd":[{"$float":"nan"},{"$unserializable":"builtins.object"}]}'
     """
+    typed.check_room(value, limit, what)
     data = _encode_fast(value)
     if data is None or b'{"$' in data or too_deep(data) or (_ODD_KEY.search(data) and _repeats_key(data)):
         # Rare: NaN, a cycle, keys that are no text or have the same text, a tag, too deep. Convert it piece by piece.

@@ -79,6 +79,42 @@ def test_an_argument_with_a_surrogate_pair_is_refused() -> None:
             call_of({"text": value})
 
 
+def repeated(levels: int) -> list[Any]:
+    """A list of a few objects in memory, and of 10 ** levels numbers as text."""
+    values: list[Any] = [0] * 10
+    for _ in range(levels - 1):
+        values = [values] * 10
+    return values
+
+
+def test_arguments_without_end_are_refused_before_their_text_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arguments, "MAX_MESSAGE", 2**20)  # else, on a busy machine, counting takes a while
+    for value in (repeated(12), ["x" * 2**20] * 2**20):
+        with pytest.raises(PayloadTooLarge, match="The arguments have"):
+            call_of({"values": value})
+
+
+class Lies:
+    @property
+    def __class__(self) -> Any:
+        raise RuntimeError("no class today")
+
+
+@pytest.mark.parametrize("released", [True, False])
+def test_an_object_whose_own_code_raises_is_a_typed_error(released: bool) -> None:
+    value: Any = Lies()
+    if released:
+        value = memoryview(b"x")
+        value.release()
+    with pytest.raises(BadArguments, match="while they were converted"):
+        call_of({"value": value})
+
+
+def test_a_view_with_gaps_is_sent_as_its_bytes_wherever_it_is() -> None:
+    assert call_of({"parts": [memoryview(b"abcdef")[::2]]}).arguments == b'{"@typed":1,"parts":[{"$bytes":"YWNl"}]}'
+    assert call_of({"part": memoryview(b"abcdef")[::2]}).attachments == {"part": b"ace"}
+
+
 def circular() -> dict[str, Any]:
     values: dict[str, Any] = {}
     values["self"] = values
