@@ -52,6 +52,9 @@ LONGEST_COUNTDOWN = 30.0  # seconds that a Celery worker may hold a message; `re
 sender = BoundedThread("snakepit-send", "message transport", PATIENCE)
 
 
+_configuring = threading.RLock()
+
+
 def queue_of(pool: str) -> str:
     return f"snakepit.{pool}"
 
@@ -70,7 +73,18 @@ def celery_app() -> Any:
         except ModuleNotFoundError as error:
             if named or error.name not in (module, site):
                 raise
-    return current_app
+    return configured(current_app)
+
+
+def configured(app: Any) -> Any:
+    """Configure an app, in one thread at a time.
+
+    Celery shows its configuration before `on_after_configure` has added to it: a second thread would find neither the
+    transport nor the schedule of `configure_celery`.
+    """
+    with _configuring:
+        app.conf.get("broker_write_url")
+    return app
 
 
 def is_known(app: Any) -> bool:

@@ -160,3 +160,29 @@ def test_a_job_whose_message_was_not_sent_is_sent_by_the_next_reconcile(
     assert reconciler.reconcile()["sent"] == 0
     job.refresh_from_db()
     assert job.state == "queued"
+
+
+def test_a_second_thread_waits_until_the_celery_app_is_configured() -> None:
+    app = Celery("test", set_as_current=False)
+    entered, go_on, read = threading.Event(), threading.Event(), threading.Event()
+    found: list[Any] = []
+
+    def complete(sender: Any, **_: Any) -> None:
+        entered.set()
+        assert go_on.wait(WITHIN)
+        sender.conf.beat_schedule = {"ours": {}}
+
+    def read_schedule() -> None:
+        found.append(messages.configured(app).conf.beat_schedule)
+        read.set()
+
+    app.on_after_configure.connect(complete, weak=False)
+    threads = [threading.Thread(target=work, daemon=True) for work in (lambda: messages.configured(app), read_schedule)]
+    threads[0].start()
+    assert entered.wait(WITHIN)
+    threads[1].start()
+    assert not read.wait(0.2)  # without the lock it has read by now
+    go_on.set()
+    assert read.wait(WITHIN)
+    threads[0].join(WITHIN)
+    assert found == [{"ours": {}}]
