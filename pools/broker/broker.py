@@ -27,6 +27,7 @@ from snakepit.pools.broker.status import (
     BEAT,
     CLOCK_MISSING,
     NO_SWEEP_YET,
+    NOT_READ,
     BrokerStatus,
     CommandInfo,
     NodeStatus,
@@ -185,7 +186,7 @@ class Broker:
         try:
             await self.apply()
         except Exception as error:
-            self._note((("", f"the definitions cannot be read: {error}"),))
+            self._note((("", f"{NOT_READ}: {' '.join(str(error).split())}"),))
 
     def _apply(self, loaded: Loaded) -> None:
         wanted = {definition.spec.name: definition for definition in loaded.definitions if definition.spec.enabled}

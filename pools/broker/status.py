@@ -20,6 +20,7 @@ from snakepit.pools.broker.command_status import BatchStatus, CommandRunTimes
 from snakepit.pools.broker.node_status import NodeStatus as NodeStatus
 
 PLAIN = frozenset({str, int, float, bool, type(None)})  # what JSON takes as it is
+NOT_READ = "the definitions cannot be read"  # how a node's problem begins, such as while the database is away
 BEAT, NO_SWEEP_YET, CLOCK_MISSING = "beat", "waiting", "lifecycle clock missing"  # what drives the lifecycle
 
 

@@ -12,6 +12,7 @@ import typer
 from snakepit.pools.broker.caller import QuotaStatus
 from snakepit.pools.broker.node_status import ListenerStatus
 from snakepit.pools.broker.status import (
+    NOT_READ,
     BrokerStatus,
     NodeStatus,
     PoolStatus,
@@ -88,7 +89,7 @@ def _show(found: BrokerStatus, deaths: Mapping[str, RecordedEvent]) -> None:
     for quota in found.quotas:
         console.print(caller_line(quota), style="yellow" if quota.refused else "", markup=False, soft_wrap=True)
     if not found.pools:
-        console.print('No pools. Define one in SNAKEPIT["POOLS"] or in the admin.', markup=False)
+        console.print(no_pools(found.node), markup=False)
         return
     console.print(_pools(console, found.pools))
     for pool in found.pools:
@@ -102,6 +103,13 @@ def _show(found: BrokerStatus, deaths: Mapping[str, RecordedEvent]) -> None:
             console.print(f"{pool.name}: {death.worker} {death.message}", style="red", markup=False, soft_wrap=True)
     if found.workers:
         console.print(_workers(console, found.workers))
+
+
+def no_pools(node: NodeStatus) -> str:
+    """What `status` says of a broker without pools."""
+    if any(text.startswith(NOT_READ) for text in node.problems):
+        return "No pools yet: the broker starts them when the database answers."
+    return 'No pools. Define one in SNAKEPIT["POOLS"] or in the admin.'
 
 
 def _show_node(console: Console, node: NodeStatus) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from snakepit.pools.broker.status import NOT_READ
 from snakepit.pools.diagnostics.facts import SystemFacts, Unknown
 from snakepit.pools.diagnostics.finding import Finding, FindingStatus
 from snakepit.pools.greenlets import NAMES as GREENLETS
@@ -85,7 +86,10 @@ def broker(facts: SystemFacts) -> Iterator[Finding]:
         return
     node = known.node
     for text in node.problems:
-        yield problem("broker", text, "Correct the pool's definition, in the settings or in the admin.")
+        fix = "Correct the pool's definition, in the settings or in the admin."
+        if text.startswith(NOT_READ):
+            fix = "Start the database: the broker reads the definitions again by itself."
+        yield problem("broker", text, fix)
     if node.drain_since:
         by, why = node.drain_actor or "an operator", node.drain_reason or "no reason given"
         yield warning("broker", f"it is drained by {by} ({why}) and takes no calls", "snakepit resume --node")
@@ -370,4 +374,5 @@ def api_keys(facts: SystemFacts) -> Iterator[Finding]:
             "Create a new key, then revoke this one.",
         )
     if not soon:
-        yield ok("API keys", f"{len(known.keys)} are valid, none expires within {KEY_WARNING:.0f} days")
+        valid = "1 is" if len(known.keys) == 1 else f"{len(known.keys)} are"
+        yield ok("API keys", f"{valid} valid, none expires within {KEY_WARNING:.0f} days")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from snakepit.pools.broker.placement import nodes_text
-from snakepit.pools.broker.status import PoolStatus
+from snakepit.pools.broker.status import NOT_READ, PoolStatus
 from snakepit.pools.diagnostics.checks import (
     Check,
     api_keys,
@@ -259,6 +259,12 @@ def _of_pools(
             yield skipped(check, found.reason, pool.name) if isinstance(found, Unknown) else judge(pool, found)
 
 
+def _not_running(facts: SystemFacts, pool: str) -> Finding:
+    if not isinstance(facts.broker, Unknown) and any(one.startswith(NOT_READ) for one in facts.broker.node.problems):
+        return skipped("pool", "the broker has not read its definition yet", pool)
+    return problem("pool", "the broker does not run it", "Look at the broker's log.", pool)
+
+
 def pools(facts: SystemFacts) -> Iterator[Finding]:
     """Each pool runs as its definition says."""
     if isinstance(facts.pools, Unknown):
@@ -285,7 +291,7 @@ def pools(facts: SystemFacts) -> Iterator[Finding]:
         elif running is None:
             yield skipped("pool", "the broker does not answer", pool.name)
         elif status is None:
-            yield problem("pool", "the broker does not run it", "Look at the broker's log.", pool.name)
+            yield _not_running(facts, pool.name)
         else:
             yield from _running(status)
 

@@ -582,10 +582,10 @@ async def test_an_invalid_definition_keeps_the_previous_one_and_is_reported_once
 @scene(pool())
 async def test_definitions_that_cannot_be_read_keep_what_runs_and_are_reported_once(stage: Stage) -> None:
     await stage.ready()
-    stage.definitions.trouble = OSError("the database is away")
+    stage.definitions.trouble = OSError("the database is away\n\tIs it running?")  # as PostgreSQL says it
     await stage.pass_time(3.0)
     (problem,) = stage.broker.snapshot().node.problems
-    assert problem == "the definitions cannot be read: the database is away"
+    assert problem == "the definitions cannot be read: the database is away Is it running?"
     assert len(stage.told("pool.invalid", level="error")) == 1
     assert (await stage.call("echo", {"value": 1})).value == 1
     stage.definitions.trouble = None

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from snakepit.pools.broker.node_status import ListenerStatus
-from snakepit.pools.broker.status import BrokerStatus
+from snakepit.pools.broker.status import NOT_READ, BrokerStatus
 from snakepit.pools.diagnostics import facts as known
 from snakepit.pools.diagnostics.facts import SystemFacts, Unknown
 from snakepit.pools.diagnostics.finding import Finding, FindingStatus, report_of
@@ -327,3 +327,11 @@ def test_a_pool_of_other_nodes_needs_no_room_and_no_interpreter_here() -> None:
     big = replace(GPU, size=1000, interpreter=gone, adapter=gone)
     node = known.NodeRowFacts(name="n2", address="", pid=1, stopped=False, silent=1.0, labels=("gpu=yes",))
     assert not worst(replace(SOUND, pools=(POOL, big), database=replace(DATABASE, nodes=(OWN, node))))
+
+
+def test_a_broker_without_its_database_advises_to_start_it_and_blames_no_pool() -> None:
+    away = replace(SOUND, broker=status([], **NODE, problems=(f"{NOT_READ}: connection timeout expired",)))
+    found = [one for one in worst(away) if one.check in ("broker", "pool")]
+    assert [one.fix for one in found] == ["Start the database: the broker reads the definitions again by itself."]
+    wrong = replace(SOUND, broker=status([], **NODE, problems=("digits: size: 0 is outside 1 to 1000",)))
+    assert [one.evidence for one in worst(wrong) if one.check == "pool"] == ["the broker does not run it"]
