@@ -32,7 +32,6 @@ from snakepit.pools.web.last_status import last_status
 TICK = 0.5  # seconds: at most two updates a second
 SLOW = 20.0  # seconds that a reader may take for a frame
 PATIENCE = 5.0  # seconds that the broker may take for an answer to the streams' poll
-PAGE_PATIENCE = 0.8  # seconds that it may take for a page; then the page shows the last state
 LINGER = 30.0  # seconds that the hub goes on without a page, so that a reload leaves no gap in the charts
 ROWS_EVERY = 10.0  # seconds between two reads of the database
 FRESH = 1.0  # seconds for which a status is fresh enough for a page
@@ -66,7 +65,7 @@ class Hub:
             wait_for_nodes = self.nodes.begin()
             try:
                 self.store.objective = conf.current().queue_objective
-                status = shared.client().watch(self.store.last_event(), PAGE_PATIENCE)
+                status = shared.client().watch(self.store.last_event(), last_status.patience())
                 wait_for_nodes()
                 return self._fold(status)
             except BrokerError as error:

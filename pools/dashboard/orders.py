@@ -14,7 +14,6 @@ from django.urls import reverse
 from snakepit.pools.broker.errors import BrokerError
 from snakepit.pools.client import shared
 from snakepit.pools.dashboard.confirm import Action, Confirmation, ask
-from snakepit.pools.dashboard.hub import PAGE_PATIENCE
 from snakepit.pools.dashboard.page import Visit, page, show
 from snakepit.pools.dashboard.snippets import rest, shell
 from snakepit.pools.dashboard.state import DashboardState
@@ -25,6 +24,7 @@ from snakepit.pools.operations.pool_nodes import NodePlan
 from snakepit.pools.web import scale as web_scale
 from snakepit.pools.web.actor import order_of
 from snakepit.pools.web.errors import seen_from_outside
+from snakepit.pools.web.last_status import PATIENCE
 
 OPERATE = "operate"
 
@@ -156,7 +156,7 @@ def _plans(visit: Visit, pool: str, worker: str = "") -> Sequence[NodePlan]:
     if visit.state().stale:
         return ()
     try:
-        return pool_nodes.plans(shared.client(), pool, worker, PAGE_PATIENCE)
+        return pool_nodes.plans(shared.client(), pool, worker, PATIENCE)
     except BrokerError:
         return ()
 

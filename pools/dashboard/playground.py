@@ -22,7 +22,6 @@ from snakepit.pools.broker.spec import ON_FAILURE
 from snakepit.pools.client import Json, shared
 from snakepit.pools.dashboard.access import rights_of
 from snakepit.pools.dashboard.form import fields
-from snakepit.pools.dashboard.hub import PAGE_PATIENCE
 from snakepit.pools.dashboard.page import Visit, page, show
 from snakepit.pools.dashboard.snippets import api_url
 from snakepit.pools.jobs.leases import db_unit
@@ -30,6 +29,7 @@ from snakepit.pools.models import Job, Pool
 from snakepit.pools.models.apikey import quota_of
 from snakepit.pools.web.errors import error_response, seen_from_outside
 from snakepit.pools.web.headers import csrf_header
+from snakepit.pools.web.last_status import PATIENCE
 from snakepit.pools.web.type_text import named_types, signature_text
 
 
@@ -44,7 +44,7 @@ def playground(request: HttpRequest, visit: Visit) -> HttpResponse:
     if trouble := visit.state().trouble:
         context["trouble"] = trouble
     try:
-        found = shared.client().commands(pool, PAGE_PATIENCE) if pool and not trouble else ()
+        found = shared.client().commands(pool, PATIENCE) if pool and not trouble else ()
         commands = tuple(one for one in found if one.name != ON_FAILURE)
     except BrokerError as error:
         commands, context["trouble"] = (), seen_from_outside(error).message

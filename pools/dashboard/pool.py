@@ -18,7 +18,6 @@ from snakepit.pools.client import shared
 from snakepit.pools.client.cluster_status import MergedPool, WorkerOnNode
 from snakepit.pools.dashboard import cluster
 from snakepit.pools.dashboard.commands import costs
-from snakepit.pools.dashboard.hub import PAGE_PATIENCE
 from snakepit.pools.dashboard.leaks import leak_of
 from snakepit.pools.dashboard.page import Visit, page, show
 from snakepit.pools.dashboard.pools import PoolRow
@@ -29,6 +28,7 @@ from snakepit.pools.dashboard.state import DashboardState
 from snakepit.pools.models import Event, Pool
 from snakepit.pools.operations import all_nodes
 from snakepit.pools.web.errors import seen_from_outside
+from snakepit.pools.web.last_status import PATIENCE
 from snakepit.pools.web.type_text import named_types, result_text
 
 EVENTS = 15
@@ -88,7 +88,7 @@ def _asked(request: HttpRequest, name: str, state: DashboardState, node: str) ->
         return {"commands": [], "plan": None, "silence": state.trouble}
     try:
         broker = _broker_of(state, name, node)
-        commands, plan = broker.commands(name, PAGE_PATIENCE), broker.plan(name, timeout=PAGE_PATIENCE)
+        commands, plan = broker.commands(name, PATIENCE), broker.plan(name, timeout=PATIENCE)
         of_node = node_of(state, name, node) if state.cluster else ""
         return {"commands": [_command(request, name, one) for one in commands], "plan": plan, "plan_node": of_node}
     except BrokerError as error:

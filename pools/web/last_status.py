@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from snakepit.pools.client import Client
 
 PATIENCE = 0.8  # seconds that the broker may take for the answer to a request
+BRIEF = 0.2  # the same while the broker is known to be silent: a page shows the last status instead of waiting
+PATIENT_EVERY = 10.0  # seconds between two full waits for a silent broker: an overloaded one answers, but late
 PAUSE = 1.0  # seconds after a missed answer in which a silent broker is not asked again
 SILENT = "silent"  # a broker runs here, but it does not answer in time
 ABSENT = "absent"  # no broker listens
@@ -68,7 +70,7 @@ class LastStatus:
         self._last: Snapshot | None = None
         self._trouble: Trouble | None = None
         self._error: BrokerError | None = None
-        self._missed_at = float("-inf")
+        self._missed_at = self._waited_at = float("-inf")
 
     def ask(self) -> Snapshot:
         """Ask the broker. Raises BrokerUnreachable if it does not answer and never did."""
@@ -76,7 +78,7 @@ class LastStatus:
         if self._is_known_silent():
             return self._stale()
         try:
-            return self.record(client.status(timeout=PATIENCE))
+            return self.record(client.status(timeout=self.patience()))
         except BrokerError as error:
             self.missed(error)
             return self._stale()
@@ -87,10 +89,18 @@ class LastStatus:
         if self._is_known_silent():
             return self._stale()
         try:
-            return self.record(await client.astatus(timeout=PATIENCE))
+            return self.record(await client.astatus(timeout=self.patience()))
         except BrokerError as error:
             self.missed(error)
             return self._stale()
+
+    def patience(self) -> float:
+        """Seconds to wait for the next answer: PATIENCE, or BRIEF while the broker is silent."""
+        now, trouble = time.monotonic(), self._trouble
+        if trouble is not None and trouble.kind == SILENT and now - self._waited_at < PATIENT_EVERY:
+            return BRIEF
+        self._waited_at = now
+        return PATIENCE
 
     def record(self, status: BrokerStatus) -> Snapshot:
         """Keep a status that has just arrived."""
@@ -109,12 +119,13 @@ class LastStatus:
     def forget(self) -> None:
         """Drop what is kept; tests of one process have many brokers."""
         with self._lock:
-            self._last = self._trouble = self._error = None
+            self._of = self._last = self._trouble = self._error = None
 
     def _client(self) -> Client:
         client = shared.client()
-        if self._of is not client:  # another client asks another broker
-            self.forget()
+        if self._of is not client:
+            if self._of is not None:  # another client asks another broker; before the first, pages may have recorded
+                self.forget()
             self._of = client
         return client
 

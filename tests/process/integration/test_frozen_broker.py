@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ from snakepit.pools.broker.errors import DeadlineExceeded
 from snakepit.pools.client import connect, shared
 from snakepit.pools.dashboard.hub import Hub
 from snakepit.pools.models import Pool
+from snakepit.pools.web.last_status import PATIENCE
 from tests.process.integration.fakes import FakeClient, unreachable
 
 BOUND = 1.0  # seconds that a page or a probe may wait for the broker
@@ -77,3 +78,37 @@ def test_readiness_waits_for_a_frozen_broker_briefly(client: Client, broker: Fak
     assert client.get("/api/ready").status_code == 503
     assert broker.patience
     assert sum(broker.patience) <= BOUND
+
+
+@pytest.mark.django_db
+def test_only_the_first_page_waits_for_a_broker_that_stays_frozen(admin_client: Client, broker: FakeClient) -> None:
+    admin_client.get("/")
+    broker.error = DeadlineExceeded("Status was not answered.")
+    broker.patience.clear()
+    for _ in range(4):
+        assert "The broker does not respond" in admin_client.get("/").content.decode()
+    first, *later = broker.patience
+    assert len(later) == 3
+    assert max(later) < first / 2
+
+
+@pytest.mark.django_db
+def test_an_overloaded_broker_has_its_full_time_again_after_a_while(
+    admin_client: Client, broker: FakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("snakepit.pools.web.last_status.PATIENT_EVERY", 0.0)
+    broker.error = DeadlineExceeded("Status was not answered.")
+    for _ in range(2):
+        admin_client.get("/")
+    assert broker.patience == [PATIENCE, PATIENCE]
+
+
+@pytest.mark.django_db
+def test_the_api_has_the_last_status_that_a_page_read(
+    admin_client: Client, broker: FakeClient, make_key: Callable[..., str]
+) -> None:
+    admin_client.get("/")
+    broker.error = DeadlineExceeded("Status was not answered.")
+    answer = admin_client.get("/api/status", headers={"Authorization": make_key()})
+    assert answer.status_code == 200, answer.content
+    assert answer.json()["snapshot"]["stale"] is True
