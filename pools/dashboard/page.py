@@ -9,7 +9,9 @@ The headers are set here, not by a middleware, so that the pages of the host pro
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec
@@ -30,7 +32,9 @@ from snakepit.pools.dashboard.region import Context, region
 from snakepit.pools.dashboard.state import DashboardState
 from snakepit.pools.operations import orders
 from snakepit.pools.permissions import NEEDS
+from snakepit.pools.web import away
 from snakepit.pools.web.actor import order_of
+from snakepit.pools.web.errors import database_is_away
 
 VIEW_ONLY = frozenset({VIEW, "payload"})  # a user with no other right is refused every POST
 # The action in the audit, for URLs whose name does not contain it (`pool-scale` does).
@@ -80,6 +84,12 @@ def page(section: str, right: str = VIEW) -> Callable[[View[Rest]], Callable[...
     def decorate(view: View[Rest]) -> Callable[..., HttpResponse]:
         @wraps(view)
         def guarded(request: HttpRequest, *args: Rest.args, **kwargs: Rest.kwargs) -> HttpResponse:
+            if known := away.frozen.error(time.monotonic()):
+                return away.away_page(known)
+            with _noting_a_frozen_database():
+                return answered(request, *args, **kwargs)
+
+        def answered(request: HttpRequest, *args: Rest.args, **kwargs: Rest.kwargs) -> HttpResponse:
             rights = rights_of(request.user)
             visit = Visit(section, rights, secrets.token_urlsafe(18))
             view_only = rights <= VIEW_ONLY and request.method not in ("GET", "HEAD")
@@ -101,6 +111,20 @@ def page(section: str, right: str = VIEW) -> Callable[[View[Rest]], Callable[...
         return guarded
 
     return decorate
+
+
+@contextmanager
+def _noting_a_frozen_database() -> Iterator[None]:
+    """Note whether the page waited for the database in vain, so that the next pages do not."""
+    began = time.monotonic()
+    try:
+        yield
+    except Exception as error:
+        if database_is_away(error):
+            now = time.monotonic()
+            away.frozen.failed(error, now - began, now)
+        raise
+    away.frozen.answered()
 
 
 def forbid(request: HttpRequest, visit: Visit, right: str) -> HttpResponse:

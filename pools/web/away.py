@@ -18,6 +18,8 @@ from snakepit.pools.broker.errors import BrokerError
 from snakepit.pools.web.errors import DATABASE_PAUSE, database_is_away, database_is_full
 from snakepit.pools.web.last_status import last_status
 
+SLOW = 0.5  # seconds after which a failed page counts as a wait for a frozen server ...
+PAUSE = 3.0  # ... and the pages of so many seconds do not wait for it again
 QUIET = 30.0  # seconds without a failure, after which the next one is a new trouble
 
 
@@ -27,6 +29,45 @@ class _Trouble:
     newest: float = 0.0
 
 
+class FrozenDatabase:
+    """Remembers a database that let a page wait, so that not each page waits in turn.
+
+    >>> frozen = FrozenDatabase()
+    >>> frozen.failed(OSError("timeout"), took=0.01, now=10.0), frozen.error(now=10.1)  # refused at once
+    (None, None)
+    >>> frozen.failed(OSError("timeout"), took=2.0, now=20.0), frozen.error(now=21.0)
+    (None, OSError('timeout'))
+    >>> frozen.error(now=26.0), frozen.error(now=26.1)  # one page looks again
+    (None, OSError('timeout'))
+    >>> frozen.answered(), frozen.error(now=27.0)
+    (None, None)
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._error: BaseException | None = None
+        self._until = 0.0
+
+    def failed(self, error: BaseException, took: float, now: float) -> None:
+        if took >= SLOW:
+            with self._lock:
+                self._error, self._until = error.with_traceback(None), now + PAUSE
+
+    def answered(self) -> None:
+        self._error = None
+
+    def error(self, now: float) -> BaseException | None:
+        """The error that a page would wait for; None: try."""
+        if self._error is None:
+            return None
+        with self._lock:
+            if now >= self._until:
+                self._until = now + PAUSE
+                return None
+            return self._error
+
+
+frozen = FrozenDatabase()
 _trouble = _Trouble()
 _lock = threading.Lock()
 
