@@ -34,6 +34,7 @@ class MadeCall:
     timeout: float | None = None  # seconds; None: the caller gave none
     priority: int = 0
     streams: bool = False  # the caller reads chunks
+    affinity: str = ""
 
     def __str__(self) -> str:
         return _shown(self.pool, self.command, self.arguments)
@@ -56,6 +57,7 @@ class Calls:
             request.timeout or None,
             request.priority,
             request.credit > 0,
+            request.affinity,
         )
         with self._lock:
             self._made.append(call)

@@ -20,6 +20,7 @@ from snakepit.pools.api.streams import answer_body, stream_response
 from snakepit.pools.api.turns import without_turn
 from snakepit.pools.broker.caller import acting_for
 from snakepit.pools.broker.errors import BadRequest, CommandUnknown
+from snakepit.pools.broker.messages import MAX_AFFINITY
 from snakepit.pools.broker.spec import ON_FAILURE
 from snakepit.pools.client import Answer, shared
 
@@ -61,12 +62,16 @@ async def call(
     *,
     stream: bool = False,
     argument: Annotated[str, Query(max_length=100)] = "",
+    affinity: Annotated[str, Query(max_length=MAX_AFFINITY)] = "",
 ) -> HttpResponseBase:
     """Call a command of a pool and wait for its result.
 
     A body of `application/octet-stream` is the argument that `?argument=` names. So is the array of a body of
     `application/x-npy`, and the table of `application/vnd.apache.arrow.stream`. In a body of `multipart/form-data`,
     each file is the argument of its field's name, and the field `arguments` has the others as one JSON object.
+
+    `affinity` is a key, such as the id of a session: calls with the same one go to the same node and worker while it
+    has a free slot.
 
     With `Accept: text/event-stream` (or `?stream=true`) the response is a stream of server-sent events: `chunk`,
     `progress`, `log`, and last `result` or `error`. With `Accept: application/octet-stream`, a result of type bytes is
@@ -79,17 +84,18 @@ async def call(
     arguments = await arguments_of(request, argument)
     accept = request.headers.get("Accept", "")
     quota = caller(request).quota
+    options: Any = {"timeout": timeout, "priority": priority, "affinity": affinity}
     if stream or "text/event-stream" in accept:
 
         def begin() -> AsyncIterator[Any]:
             with acting_for(quota):
-                return shared.client().aevents(pool, command, arguments, timeout=timeout, priority=priority)
+                return shared.client().aevents(pool, command, arguments, **options)
 
         return await stream_response(request, begin)
     types = accepted(accept)
     execute = shared.client().aexecute_encoded if types else shared.client().aexecute
     with acting_for(quota):
-        answer = await without_turn(execute(pool, command, arguments, timeout=timeout, priority=priority))
+        answer = await without_turn(execute(pool, command, arguments, **options))
     request.rate_left = answer.calls_left, answer.calls_reset  # type: ignore[attr-defined]
     return answer_response(request, answer, types)
 

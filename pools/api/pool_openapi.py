@@ -21,6 +21,7 @@ from ninja import Field, Schema
 from snakepit.pools.api.json_value import JsonValue
 from snakepit.pools.api.schemas import BODIES, CallAnswer, Failure
 from snakepit.pools.broker.errors import ERRORS
+from snakepit.pools.broker.messages import MAX_AFFINITY
 from snakepit.pools.broker.spec import ON_FAILURE
 from snakepit.pools.broker.status import CommandInfo
 
@@ -96,10 +97,12 @@ def _parameters(site: Site) -> list[dict[str, Any]]:
     timeout = {"type": "number", "exclusiveMinimum": 0, "maximum": site.max_timeout}
     priority = {"type": "integer", "minimum": -100, "maximum": 100, "default": 0}
     stream = {"type": "boolean", "default": False}
+    affinity = {"type": "string", "maxLength": MAX_AFFINITY, "default": ""}
     return [
         {"name": "timeout", "in": "query", "schema": timeout, "description": "Seconds until the call's deadline."},
         {"name": "priority", "in": "query", "schema": priority, "description": "Higher first."},
         {"name": "stream", "in": "query", "schema": stream, "description": "Answer with server-sent events."},
+        {"name": "affinity", "in": "query", "schema": affinity, "description": "Key of the preferred worker."},
     ]
 
 

@@ -12,6 +12,7 @@ from snakepit.pools.broker.ports import Buffers, Payload
 
 PARTS = "$buffer"  # the attachment with large parts of the arguments, which their text names by their place
 DELIVERED = Payload(b"")  # stands for a result that the caller has already
+MAX_AFFINITY = 200  # characters of a key
 
 
 @dataclass(slots=True)  # not frozen, here and below: that doubles the cost of what is made for each call
@@ -31,6 +32,7 @@ class Request:
     buffer_socket: str = ""  # the same, for a result with buffers only
     caller: CallerIdentity | None = None  # None: no limits but those of the pool
     buffers: Buffers | None = None  # large parts of the arguments
+    affinity: str = ""  # a key: a worker that had a call with it is preferred
 
     @property
     def beside_parts(self) -> Mapping[str, bytes]:

@@ -31,6 +31,9 @@ def call(
     *,
     timeout: Annotated[float | None, typer.Option(min=0, help="Seconds until the result must have arrived.")] = None,
     priority: Priority = 0,
+    affinity: Annotated[
+        str, typer.Option(help="A key: calls with the same one go to the same node and worker, where it is free.")
+    ] = "",
     stream: Annotated[
         bool, typer.Option("--stream", help="Print each chunk when it arrives, one for each line.")
     ] = False,
@@ -45,7 +48,7 @@ def call(
     """
     with report_errors(as_json):
         values = read_arguments(arguments)
-        options = Options(timeout, priority, WINDOW if stream else 0)
+        options = Options(timeout, priority, affinity, WINDOW if stream else 0)
         message = encode(pool, command, values, {}, options)
         with open_stream(message) as events, _progress_on_stderr() as show:
             for event in events:

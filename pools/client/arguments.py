@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 from snakepit.pools.broker.caller import CallerIdentity, current
 from snakepit.pools.broker.errors import BadArguments, BadRequest, BrokerError, DeadlineExceeded, PayloadTooLarge
+from snakepit.pools.broker.messages import MAX_AFFINITY
 from snakepit.workers.buffers import ATTACHMENT, LARGEST, LARGEST_INLINE, BufferTooLarge, Outgoing
 from snakepit.workers.memory_file import are_possible
 from snakepit.workers.schema import json_text, kinds, typed
@@ -55,6 +56,7 @@ class Options(NamedTuple):
 
     timeout: float | None = None  # seconds; None: the command's or the pool's default
     priority: int = 0  # -100 to 100, higher first
+    affinity: str = ""  # a key: calls with the same one go to the same node and worker where it has a free slot
     credit: int = 0  # chunks that there is room for; 0: the caller reads one result
     credit_bytes: int = 0  # maximum unacknowledged chunk bytes; 0: unlimited
 
@@ -74,6 +76,7 @@ class EncodedCall:
     result_only: bool = True  # the caller does not read chunks, progress and log lines
     caller: CallerIdentity | None = None  # for limits by key and owner
     buffers: Outgoing | None = None  # large parts of the arguments
+    affinity: str = ""
 
     @property
     def takes_parts(self) -> bool:
@@ -83,7 +86,7 @@ class EncodedCall:
     @property
     def is_plain(self) -> bool:
         """Whether it may travel together with calls like it."""
-        return not self.attachments and self.caller is None and self.buffers is None
+        return not self.attachments and self.caller is None and self.buffers is None and not self.affinity
 
     def is_like(self, other: EncodedCall) -> bool:
         """Whether this is a plain call that differs from another one in nothing but its arguments."""
@@ -124,9 +127,9 @@ def encode(
         call.timeout = _checked_timeout(options.timeout)
     if options.priority:
         call.priority = _checked_priority(options.priority)
-    if options.credit:
-        call.credit = options.credit
-        call.credit_bytes = options.credit_bytes
+    if options.credit or options.affinity:
+        call.credit, call.credit_bytes = options.credit, options.credit_bytes
+        call.affinity = _checked_affinity(options.affinity)
     return call
 
 
@@ -298,3 +301,10 @@ def _checked_priority(priority: int) -> int:
     if isinstance(priority, bool) or not isinstance(priority, int) or not -100 <= priority <= 100:
         raise BadRequest(f"priority: {priority!r} is not a whole number from -100 to 100")
     return priority
+
+
+def _checked_affinity(key: str) -> str:
+    if not isinstance(key, str) or len(key) > MAX_AFFINITY:
+        raise BadRequest(f"affinity: a text of up to {MAX_AFFINITY} characters is needed, not {str(key)[:60]!r}")
+    _check_text(key)
+    return key

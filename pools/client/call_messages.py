@@ -76,7 +76,9 @@ def _next_part(outbox: Outbox, room: int, taker: CallTaker, *, alone: bool) -> b
                 break
             outbox.popleft()
             calls.append((ref, call))
-    return message_of(calls, direct_reply=alone and first.result_only, parts=taker.parts)
+    # The next call with a key must not reach the broker before the worker's report: its worker would not be free.
+    direct_reply = alone and first.result_only and not first.affinity
+    return message_of(calls, direct_reply=direct_reply, parts=taker.parts)
 
 
 def message_of(
@@ -100,6 +102,8 @@ def message_of(
             _name_caller(wire.caller, first.caller)
         else:
             wire.direct_reply = direct_reply
+        if first.affinity:
+            wire.affinity = first.affinity
         if first.attachments:
             for name, value in first.attachments.items():
                 wire.attachments[name] = value

@@ -58,93 +58,94 @@ class Client:
 
     def call(
         self, pool: str, command: str, arguments: Arguments = None, /, *,
-        timeout: float | None = None, priority: int = 0, **more: Any,
+        timeout: float | None = None, priority: int = 0, affinity: str = "", **more: Any,
     ) -> Any:  # fmt: skip
         """Run a command and return its result.
 
-        `arguments` and `more` together are its keyword arguments; pass a parameter called `timeout` or `priority` in
-        `arguments`. Arguments of type bytes are sent unchanged. `timeout` is the time for the answer to arrive,
-        including the wait in the queue (default: the command's or the pool's). Then the call ends with
+        `arguments` and `more` together are its keyword arguments; pass a parameter called `timeout`, `priority` or
+        `affinity` in `arguments`. Arguments of type bytes are sent unchanged. `timeout` is the time for the answer to
+        arrive, including the wait in the queue (default: the command's or the pool's). Then the call ends with
         DeadlineExceeded, at most one second later even if the broker is silent. `priority` is from -100 to 100; higher
-        goes first.
+        goes first. Calls with the same `affinity` go to the same node and worker while it has a free slot, else to any.
         """
-        return value_of(self._run(encode(pool, command, arguments, more, Options(timeout, priority))))
+        return value_of(self._run(encode(pool, command, arguments, more, Options(timeout, priority, affinity))))
 
     def execute(
         self, pool: str, command: str, arguments: Arguments = None, /, *,
-        timeout: float | None = None, priority: int = 0, **more: Any,
+        timeout: float | None = None, priority: int = 0, affinity: str = "", **more: Any,
     ) -> Answer:  # fmt: skip
         """As `call`, with the call's id, its worker, and the seconds it waited and ran."""
-        return answer(self._run(encode(pool, command, arguments, more, Options(timeout, priority))))
+        return answer(self._run(encode(pool, command, arguments, more, Options(timeout, priority, affinity))))
 
     async def acall(
         self, pool: str, command: str, arguments: Arguments = None, /, *,
-        timeout: float | None = None, priority: int = 0, **more: Any,
+        timeout: float | None = None, priority: int = 0, affinity: str = "", **more: Any,
     ) -> Any:  # fmt: skip
         """As `call`, for an event loop; cancelling the task that awaits it cancels the call."""
-        return value_of(await self._arun(encode(pool, command, arguments, more, Options(timeout, priority))))
+        return value_of(await self._arun(encode(pool, command, arguments, more, Options(timeout, priority, affinity))))
 
     async def aexecute(
         self, pool: str, command: str, arguments: Arguments = None, /, *,
-        timeout: float | None = None, priority: int = 0, **more: Any,
+        timeout: float | None = None, priority: int = 0, affinity: str = "", **more: Any,
     ) -> Answer:  # fmt: skip
         """As `execute`, for an event loop."""
-        return answer(await self._arun(encode(pool, command, arguments, more, Options(timeout, priority))))
+        return answer(await self._arun(encode(pool, command, arguments, more, Options(timeout, priority, affinity))))
 
     async def aexecute_encoded(
-        self, pool: str, command: str, arguments: Json, /, *, timeout: float | None = None, priority: int = 0,
+        self, pool: str, command: str, arguments: Json, /, *,
+        timeout: float | None = None, priority: int = 0, affinity: str = "",
     ) -> Answer:  # fmt: skip
         """As `aexecute`, for programs that pass a result on: its `value` is an Encoded, which the caller closes."""
         arguments.keeps_types = True
-        reply = await self._arun(encode(pool, command, arguments, {}, Options(timeout, priority)))
+        reply = await self._arun(encode(pool, command, arguments, {}, Options(timeout, priority, affinity)))
         return answer(reply, Encoded.of(reply))
 
     # One call that streams.
 
     def stream(
         self, pool: str, command: str, arguments: Arguments = None, /, *,
-        timeout: float | None = None, priority: int = 0, **more: Any,
+        timeout: float | None = None, priority: int = 0, affinity: str = "", **more: Any,
     ) -> Stream:  # fmt: skip
         """Iterate over the chunks that a streaming command yields.
 
         The command waits while it is 128 chunks or 1 MiB ahead of the reader. Leaving the loop early, `close()`, or
         dropping the iterator cancels the call. A command that does not stream is a stream of one chunk.
         """
-        message = encode(pool, command, arguments, more, Options(timeout, priority, WINDOW, WINDOW_BYTES))
+        message = encode(pool, command, arguments, more, Options(timeout, priority, affinity, WINDOW, WINDOW_BYTES))
         return Stream(self.target, message, only_chunks=True)
 
     def events(
         self, pool: str, command: str, arguments: Arguments = None, /, *,
-        timeout: float | None = None, priority: int = 0, **more: Any,
+        timeout: float | None = None, priority: int = 0, affinity: str = "", **more: Any,
     ) -> Stream:  # fmt: skip
         """Iterate over the events of a call: Chunk, Progress and Log, and at the end the Answer."""
-        message = encode(pool, command, arguments, more, Options(timeout, priority, WINDOW, WINDOW_BYTES))
+        message = encode(pool, command, arguments, more, Options(timeout, priority, affinity, WINDOW, WINDOW_BYTES))
         return Stream(self.target, message, only_chunks=False)
 
     def astream(
         self, pool: str, command: str, arguments: Arguments = None, /, *,
-        timeout: float | None = None, priority: int = 0, **more: Any,
+        timeout: float | None = None, priority: int = 0, affinity: str = "", **more: Any,
     ) -> AsyncStream:  # fmt: skip
         """As `stream`, for `async for`."""
-        message = encode(pool, command, arguments, more, Options(timeout, priority, WINDOW, WINDOW_BYTES))
+        message = encode(pool, command, arguments, more, Options(timeout, priority, affinity, WINDOW, WINDOW_BYTES))
         return AsyncStream(self.target, message, only_chunks=True)
 
     def aevents(
         self, pool: str, command: str, arguments: Arguments = None, /, *,
-        timeout: float | None = None, priority: int = 0, **more: Any,
+        timeout: float | None = None, priority: int = 0, affinity: str = "", **more: Any,
     ) -> AsyncStream:  # fmt: skip
         """As `events`, for `async for`."""
-        message = encode(pool, command, arguments, more, Options(timeout, priority, WINDOW, WINDOW_BYTES))
+        message = encode(pool, command, arguments, more, Options(timeout, priority, affinity, WINDOW, WINDOW_BYTES))
         return AsyncStream(self.target, message, only_chunks=False)
 
     # Many calls.
 
     def submit(
         self, pool: str, command: str, arguments: Arguments = None, /, *,
-        timeout: float | None = None, priority: int = 0, **more: Any,
+        timeout: float | None = None, priority: int = 0, affinity: str = "", **more: Any,
     ) -> CallFuture:  # fmt: skip
         """Start a call and return its Future; `cancel()` cancels the call, also while it runs."""
-        message = encode(pool, command, arguments, more, Options(timeout, priority))
+        message = encode(pool, command, arguments, more, Options(timeout, priority, affinity))
         future = CallFuture()
         sent = SentCall(self.target, message, future)
         try:
@@ -157,7 +158,8 @@ class Client:
 
     def map(
         self, pool: str, command: str, items: Iterable[Mapping[str, Any]], /, *,
-        timeout: float | None = None, priority: int = 0, window: int = 128, return_errors: bool = False,
+        timeout: float | None = None, priority: int = 0, affinity: str = "",
+        window: int = 128, return_errors: bool = False,
     ) -> Iterator[Any]:  # fmt: skip
         """Call a command once for each item (its arguments) and yield the results in the items' order.
 
@@ -167,7 +169,7 @@ class Client:
         """
         if isinstance(window, bool) or not isinstance(window, int) or window < 1:
             raise ValueError(f"window: {window!r} is not a number of calls, 1 or more")
-        options = Options(timeout, priority)
+        options = Options(timeout, priority, affinity)
         calls = encode_each(pool, command, iter(items), options)
         return results_of(calls, window, self._target_of, self._finished, return_errors=return_errors)
 

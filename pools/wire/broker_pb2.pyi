@@ -26,7 +26,7 @@ class Request(_message.Message):
     def __init__(self, call: _Optional[_Union[Call, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., credit: _Optional[_Union[Credit, _Mapping]] = ..., calls: _Optional[_Union[Calls, _Mapping]] = ...) -> None: ...
 
 class Call(_message.Message):
-    __slots__ = ("ref", "pool", "command", "arguments", "attachments", "timeout", "priority", "credit", "credit_bytes", "direct_reply", "caller", "buffers", "buffer")
+    __slots__ = ("ref", "pool", "command", "arguments", "attachments", "timeout", "priority", "credit", "credit_bytes", "direct_reply", "caller", "buffers", "buffer", "affinity")
     class AttachmentsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -47,6 +47,7 @@ class Call(_message.Message):
     CALLER_FIELD_NUMBER: _ClassVar[int]
     BUFFERS_FIELD_NUMBER: _ClassVar[int]
     BUFFER_FIELD_NUMBER: _ClassVar[int]
+    AFFINITY_FIELD_NUMBER: _ClassVar[int]
     ref: int
     pool: str
     command: str
@@ -60,7 +61,8 @@ class Call(_message.Message):
     caller: Caller
     buffers: bool
     buffer: int
-    def __init__(self, ref: _Optional[int] = ..., pool: _Optional[str] = ..., command: _Optional[str] = ..., arguments: _Optional[bytes] = ..., attachments: _Optional[_Mapping[str, bytes]] = ..., timeout: _Optional[float] = ..., priority: _Optional[int] = ..., credit: _Optional[int] = ..., credit_bytes: _Optional[int] = ..., direct_reply: bool = ..., caller: _Optional[_Union[Caller, _Mapping]] = ..., buffers: bool = ..., buffer: _Optional[int] = ...) -> None: ...
+    affinity: str
+    def __init__(self, ref: _Optional[int] = ..., pool: _Optional[str] = ..., command: _Optional[str] = ..., arguments: _Optional[bytes] = ..., attachments: _Optional[_Mapping[str, bytes]] = ..., timeout: _Optional[float] = ..., priority: _Optional[int] = ..., credit: _Optional[int] = ..., credit_bytes: _Optional[int] = ..., direct_reply: bool = ..., caller: _Optional[_Union[Caller, _Mapping]] = ..., buffers: bool = ..., buffer: _Optional[int] = ..., affinity: _Optional[str] = ...) -> None: ...
 
 class Caller(_message.Message):
     __slots__ = ("key", "owner", "key_limits", "owner_limits")
@@ -213,7 +215,7 @@ class Progress(_message.Message):
     def __init__(self, fraction: _Optional[float] = ..., message: _Optional[str] = ...) -> None: ...
 
 class ExecuteRequest(_message.Message):
-    __slots__ = ("pool", "command", "arguments", "attachments", "timeout", "priority", "caller")
+    __slots__ = ("pool", "command", "arguments", "attachments", "timeout", "priority", "caller", "affinity")
     class AttachmentsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -228,6 +230,7 @@ class ExecuteRequest(_message.Message):
     TIMEOUT_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
     CALLER_FIELD_NUMBER: _ClassVar[int]
+    AFFINITY_FIELD_NUMBER: _ClassVar[int]
     pool: str
     command: str
     arguments: str
@@ -235,7 +238,8 @@ class ExecuteRequest(_message.Message):
     timeout: float
     priority: int
     caller: Caller
-    def __init__(self, pool: _Optional[str] = ..., command: _Optional[str] = ..., arguments: _Optional[str] = ..., attachments: _Optional[_Mapping[str, bytes]] = ..., timeout: _Optional[float] = ..., priority: _Optional[int] = ..., caller: _Optional[_Union[Caller, _Mapping]] = ...) -> None: ...
+    affinity: str
+    def __init__(self, pool: _Optional[str] = ..., command: _Optional[str] = ..., arguments: _Optional[str] = ..., attachments: _Optional[_Mapping[str, bytes]] = ..., timeout: _Optional[float] = ..., priority: _Optional[int] = ..., caller: _Optional[_Union[Caller, _Mapping]] = ..., affinity: _Optional[str] = ...) -> None: ...
 
 class ExecuteReply(_message.Message):
     __slots__ = ("json", "raw", "timing")

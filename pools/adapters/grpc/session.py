@@ -23,7 +23,7 @@ from snakepit.pools.broker import errors
 from snakepit.pools.broker.broker import Broker
 from snakepit.pools.broker.caller import CallerIdentity, Limits
 from snakepit.pools.broker.handle import CallHandle
-from snakepit.pools.broker.messages import DELIVERED, PARTS, Request, Timing
+from snakepit.pools.broker.messages import DELIVERED, MAX_AFFINITY, PARTS, Request, Timing
 from snakepit.pools.broker.ports import Payload
 from snakepit.pools.wire import broker_pb2 as pb
 from snakepit.workers.report import utf8
@@ -71,6 +71,8 @@ def _check(timeout: float, priority: int) -> None:
 def request_of(call: Any, arguments: bytes, credit: int, credit_bytes: int = 0) -> Request:
     """A checked Request from a Call or an ExecuteRequest; raises BadRequest naming the field."""
     _check(call.timeout, call.priority)
+    if len(call.affinity) > MAX_AFFINITY:
+        raise errors.BadRequest(f"affinity: {len(call.affinity)} characters are more than {MAX_AFFINITY}")
     return Request(
         pool=call.pool,
         command=call.command,
@@ -81,6 +83,7 @@ def request_of(call: Any, arguments: bytes, credit: int, credit_bytes: int = 0) 
         credit=credit,
         credit_bytes=credit_bytes,
         caller=caller_of(call.caller) if call.HasField("caller") else None,
+        affinity=call.affinity,
     )
 
 

@@ -52,6 +52,7 @@ class Call:
     lost: bool = False  # it did not end when asked to: its slot is lost until its worker ends
     caller: CallerIdentity | None = None  # with limits of its own
     buffer_bytes: int = 0  # of the arguments, in memory files
+    affinity: str = ""  # a key: a worker that had a call with it is preferred
     batch: CallBatch | None = None  # the calls that it runs together with; None: it runs alone
     deferred_until: float = 0.0  # the latest moment to which it waits beside a free slot; 0: no slot was free yet
     batch_limit: int = 0  # most calls of its next batch, since an earlier one killed its worker; 0: its command's
@@ -176,14 +177,16 @@ class CallQueue:
     def take_alike(self, limit: int, max_bytes: int) -> list[Call]:
         """Remove and return the next call, and those right behind it that have the same command.
 
-        Behind the first, only calls that do not stream and have at most `max_bytes`.
+        Behind the first, only calls that do not stream, have no affinity and have at most `max_bytes`.
         """
         command = ""
         taken: list[Call] = []
         for call in self._by_priority[-self._priorities[0]].values():
             if not taken:
                 command = call.command
-            elif len(taken) == limit or call.command != command or call.streams or call.size > max_bytes:
+            elif (
+                len(taken) == limit or call.command != command or call.streams or call.affinity or call.size > max_bytes
+            ):
                 break
             taken.append(call)
         for call in taken:

@@ -18,6 +18,7 @@ from itertools import islice
 from snakepit.pools.broker import errors
 from snakepit.pools.broker.events import Kind
 from snakepit.pools.broker.pool.actions import Action, Assign, Fail, Revoke
+from snakepit.pools.broker.pool.affinity import Homes
 from snakepit.pools.broker.pool.batches import Batches
 from snakepit.pools.broker.pool.calls import Call, CallQueue
 from snakepit.pools.broker.pool.times import UNKNOWN_SECONDS, RunTimes, Timers
@@ -79,6 +80,11 @@ class LoadIndex:
             else:
                 self.with_prefetch_room -= 1
 
+    def has_room_like(self, worker: Worker, other: Worker) -> bool:
+        """Whether a worker may take a call where `other` may: in a free slot, or to prefetch it."""
+        found, like = self._at.get(worker.id), self._at.get(other.id)
+        return found is not None and like is not None and found[1] is like[1]
+
     def least_loaded(self) -> Worker | None:
         """Return the worker with a free slot that runs the fewest calls."""
         for bucket in self._by_load if self.with_free_slot else ():
@@ -132,6 +138,7 @@ class Dispatcher:
         self.batches = batches
         self.run_times = RunTimes()
         self.prefetched = 0  # calls that workers hold and that have no slot yet
+        self._homes = Homes()
         self._timers = timers
 
     def next_assignment(self, queue: CallQueue, now: float) -> tuple[Worker, list[Call]] | None:
@@ -149,6 +156,8 @@ class Dispatcher:
             return None  # the calls of a batch collect in the queue until a slot is free
         if (worker := load_index.least_prefetched()) is None or not self._is_short(queue.peek()):
             return None
+        if queue.peek().affinity:
+            return worker, [queue.take()]
         room = prefetch_room(worker, self.run_times.expected(queue.peek().command))
         # Without a share, one worker would get a few calls alone. Calls of a lower priority are not part of it.
         fair_share = -(-queue.count_next() // load_index.with_prefetch_room)
@@ -160,7 +169,10 @@ class Dispatcher:
         return short and call.size <= PREFETCH_BYTES and not call.streams
 
     def assign(self, worker: Worker, calls: Sequence[Call], now: float) -> Assign:
-        """Assign calls of one command to a worker; from now on only their own deadlines end them."""
+        """Assign calls of one command to a worker, or to the home of their key if that has room like it; from now on
+        only their own deadlines end them."""
+        if calls[0].affinity:
+            worker = self._homes.choose(calls[0].affinity, worker, self.load_index)
         expected = UNKNOWN_SECONDS if calls[0].streams else self.run_times.expected(calls[0].command)
         if calls[0].batch:
             worker.share(len(calls) - 1)
@@ -236,6 +248,7 @@ class Dispatcher:
         self._timers.clear(("stall", worker.id))
         self._timers.clear(("begin", worker.id))
         self.load_index.remove(worker)
+        self._homes.forget(worker)
         ran = worker.assigned.keys() - prefetched if begun is None else begun
         return assigned, prefetched, {call.command for call in assigned if call.id in ran}
 

@@ -110,7 +110,7 @@ class Runner:
                 size += sum(map(len, request.attachments.values()))
             call = Call(number, request.command, now, now + timeout, size, request.priority, idempotent)
             call.streams = streams and request.credit > 0  # else it sends no chunks, whatever its caller has room for
-            call.caller, call.buffer_bytes = request.caller, buffered
+            call.caller, call.buffer_bytes, call.affinity = request.caller, buffered, request.affinity
             if buffered:
                 self._deps.meter.buffered(spec.name, "argument", buffered)
             one = InFlightCall(call, f"{boot}-{number}", request, reply, request.credit)

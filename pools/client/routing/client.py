@@ -36,7 +36,7 @@ class RoutedClient(Client):
 
     def _run(self, message: EncodedCall) -> Reply:
         began = time.monotonic()
-        if self.router.rests(message.pool):
+        if self.router.rests(message.pool, message.affinity):
             try:
                 return super()._run(message)
             except BrokerError as error:
@@ -49,7 +49,7 @@ class RoutedClient(Client):
 
     async def _arun(self, message: EncodedCall) -> Reply:
         began = time.monotonic()
-        if self.router.rests(message.pool):
+        if self.router.rests(message.pool, message.affinity):
             try:
                 return await super()._arun(message)
             except BrokerError as error:
@@ -67,46 +67,50 @@ class RoutedClient(Client):
 
     def stream(
         self, pool: str, command: str, arguments: Arguments = None, /, *,
-        timeout: float | None = None, priority: int = 0, **more: Any,
+        timeout: float | None = None, priority: int = 0, affinity: str = "", **more: Any,
     ) -> Stream:  # fmt: skip
         """As `Client.stream`."""
-        return RoutedStream(self, _streaming(pool, command, arguments, more, timeout, priority), only_chunks=True)
+        message = encode(pool, command, arguments, more, Options(timeout, priority, affinity, WINDOW, WINDOW_BYTES))
+        return RoutedStream(self, message, only_chunks=True)
 
     def events(
         self, pool: str, command: str, arguments: Arguments = None, /, *,
-        timeout: float | None = None, priority: int = 0, **more: Any,
+        timeout: float | None = None, priority: int = 0, affinity: str = "", **more: Any,
     ) -> Stream:  # fmt: skip
         """As `Client.events`."""
-        return RoutedStream(self, _streaming(pool, command, arguments, more, timeout, priority), only_chunks=False)
+        message = encode(pool, command, arguments, more, Options(timeout, priority, affinity, WINDOW, WINDOW_BYTES))
+        return RoutedStream(self, message, only_chunks=False)
 
     def astream(
         self, pool: str, command: str, arguments: Arguments = None, /, *,
-        timeout: float | None = None, priority: int = 0, **more: Any,
+        timeout: float | None = None, priority: int = 0, affinity: str = "", **more: Any,
     ) -> AsyncStream:  # fmt: skip
         """As `Client.astream`."""
-        return RoutedAsyncStream(self, _streaming(pool, command, arguments, more, timeout, priority), only_chunks=True)
+        message = encode(pool, command, arguments, more, Options(timeout, priority, affinity, WINDOW, WINDOW_BYTES))
+        return RoutedAsyncStream(self, message, only_chunks=True)
 
     def aevents(
         self, pool: str, command: str, arguments: Arguments = None, /, *,
-        timeout: float | None = None, priority: int = 0, **more: Any,
+        timeout: float | None = None, priority: int = 0, affinity: str = "", **more: Any,
     ) -> AsyncStream:  # fmt: skip
         """As `Client.aevents`."""
-        return RoutedAsyncStream(self, _streaming(pool, command, arguments, more, timeout, priority), only_chunks=False)
+        message = encode(pool, command, arguments, more, Options(timeout, priority, affinity, WINDOW, WINDOW_BYTES))
+        return RoutedAsyncStream(self, message, only_chunks=False)
 
     def submit(
         self, pool: str, command: str, arguments: Arguments = None, /, *,
-        timeout: float | None = None, priority: int = 0, **more: Any,
+        timeout: float | None = None, priority: int = 0, affinity: str = "", **more: Any,
     ) -> CallFuture:  # fmt: skip
         """As `Client.submit`. While the call is on its way to another node, `cancel()` returns False."""
-        message = encode(pool, command, arguments, more, Options(timeout, priority))
+        message = encode(pool, command, arguments, more, Options(timeout, priority, affinity))
         future = RoutedFuture(Trip(self.router, message, self.target))
         future.send()
         return future
 
     def _target_of(self, call: EncodedCall) -> Target:
-        if self.router.rests(call.pool):
+        if self.router.rests(call.pool, call.affinity):
             return self.target
-        node = self.router.choose(call.pool, ())
+        node = self.router.choose(call.pool, (), key=call.affinity)
         return self.target if node is None else node.target
 
     def _finished(self, sent: SentCall, pending: ThreadPending, call: EncodedCall) -> Reply:
@@ -141,12 +145,6 @@ class RoutedClient(Client):
         if refused is None:
             return super()._ask(method, request, timeout)
         raise refused
-
-
-def _streaming(
-    pool: str, command: str, arguments: Arguments, more: dict[str, Any], timeout: float | None, priority: int
-) -> EncodedCall:
-    return encode(pool, command, arguments, more, Options(timeout, priority, WINDOW, WINDOW_BYTES))
 
 
 def _travel(trip: Trip) -> Reply:

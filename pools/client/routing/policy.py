@@ -3,6 +3,8 @@
 1. The node of this host, if it serves the pool.
 2. Nodes with a free slot; then those without. In each group by chance, in proportion to what they have.
 
+A call with an affinity: nodes with a free slot, then those without, in each group in the order of its key.
+
 By chance, because many processes decide on the same reports: the one best node would get the calls of all of them.
 
 >>> from random import Random
@@ -16,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from math import log
 
 from snakepit.pools.broker.errors import (
@@ -75,13 +78,34 @@ class NodeReport:
 
 def order(nodes: Iterable[NodeReport], pool: str, tried: Collection[str], chance: Callable[[], float]) -> list[str]:
     """Return the names of the nodes that may take a call, the best first. `chance` is a number from 0 to 1."""
-    fit = [
-        (node, load)
-        for node in nodes
-        if node.serving and node.name not in tried and (load := node.pools.get(pool)) is not None and load.fit
-    ]
+    fit = [(node, load) for node, load in _fit(nodes, pool) if node.name not in tried]
     ranked = sorted(((_rank(node, load), _draw(load, chance()), node.name) for node, load in fit))
     return [name for _, _, name in ranked]
+
+
+def order_by_key(nodes: Iterable[NodeReport], pool: str, key: str) -> list[str]:
+    """Return the names of the nodes that may take a call with this affinity, the best first.
+
+    Rendezvous hashing: each node has a score for the key, and the highest one is first. Every process finds the same
+    node. Only the keys of a node that leaves move, and only to a node that joins. A node whose last report has no free
+    slot comes behind the others: the call does not wait for its node.
+
+    >>> idle = {"p": PoolLoad(slots=4, free=4, waiting=0)}
+    >>> nodes = [NodeReport(name, pools=idle) for name in ("a", "b", "c")]
+    >>> order_by_key(nodes, "p", "user-7"), order_by_key(nodes[1:], "p", "user-7")
+    (['c', 'a', 'b'], ['c', 'b'])
+    """
+    ranked = sorted((not load.free, -_score(key, node.name), node.name) for node, load in _fit(nodes, pool))
+    return [name for _, _, name in ranked]
+
+
+def _score(key: str, node: str) -> int:
+    return int.from_bytes(blake2b(f"{key}\0{node}".encode(), digest_size=8).digest())
+
+
+def _fit(nodes: Iterable[NodeReport], pool: str) -> list[tuple[NodeReport, PoolLoad]]:
+    """The nodes that may take calls of a pool."""
+    return [(node, load) for node in nodes if node.serving and (load := node.pools.get(pool)) is not None and load.fit]
 
 
 def _rank(node: NodeReport, load: PoolLoad) -> int:

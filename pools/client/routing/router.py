@@ -20,7 +20,7 @@ from snakepit.pools.client import stand_in
 from snakepit.pools.client.address import Target
 from snakepit.pools.client.client import Client
 from snakepit.pools.client.routing.discovery import KnownNode, NodeSource
-from snakepit.pools.client.routing.policy import AWAY, UNFIT, NodeReport, PoolLoad, order
+from snakepit.pools.client.routing.policy import AWAY, UNFIT, NodeReport, PoolLoad, order, order_by_key
 from snakepit.pools.client.routing.watch import NodeWatch
 
 IDLE = 30.0  # seconds without a routed call after which the nodes are not asked any more
@@ -50,9 +50,9 @@ class Router:
         self._watch: NodeWatch | None = None
         self._lock = threading.RLock()  # a signal handler may call while its thread holds it
 
-    def rests(self, pool: str) -> bool:
-        """Whether the calls of a pool go to the broker of this host, without a choice."""
-        return (self._own_takes and pool not in self._moved) or stand_in.is_used()
+    def rests(self, pool: str, key: str = "") -> bool:
+        """Whether a call of a pool goes to the broker of this host, without a choice. `key`: its affinity."""
+        return (self._own_takes and pool not in self._moved and not key) or stand_in.is_used()
 
     @property
     def is_ready(self) -> bool:
@@ -71,19 +71,24 @@ class Router:
         if not watch.asked.is_set():
             watch.asked.wait(patience)
 
-    def choose(self, pool: str, tried: Collection[Target], patience: float = PATIENCE) -> KnownNode | None:
-        """The node that takes a call, and None if none does. Counts the call as sent there."""
+    def choose(
+        self, pool: str, tried: Collection[Target], patience: float = PATIENCE, key: str = ""
+    ) -> KnownNode | None:
+        """The node that takes a call, and None if none does. Counts the call as sent there. `key`: its affinity."""
         self.wake(min(patience, PATIENCE))
-        chosen = next(self.candidates(pool, tried), None)
+        chosen = next(self.candidates(pool, tried, key), None)
         if chosen is not None:
             self._sent[chosen.name, pool] += 1
         return chosen
 
-    def candidates(self, pool: str, tried: Collection[Target] = ()) -> Iterator[KnownNode]:
+    def candidates(self, pool: str, tried: Collection[Target] = (), key: str = "") -> Iterator[KnownNode]:
         """The nodes that may take a call, the best first."""
         facts = {node: one for node, one in self._facts.copy().items() if node.target not in tried}
         known = {node.name: node for node in facts}
-        names = order((self._with_sent(one, pool) for one in facts.values()), pool, (), random.random)
+        if key:
+            names = order_by_key(facts.values(), pool, key)
+        else:
+            names = order((self._with_sent(one, pool) for one in facts.values()), pool, (), random.random)
         return (known[name] for name in names)
 
     def refusing(self, pool: str) -> Iterator[KnownNode]:

@@ -36,13 +36,13 @@ class Trip:
 
         Raises the error that remains if no node is left, or no time.
         """
-        router, pool = self._router, self._call.pool
-        if not self._errors and router.rests(pool):
+        router, pool, key = self._router, self._call.pool, self._call.affinity
+        if not self._errors and router.rests(pool, key):
             return self.at_rest(), self._call
         left = self._left()
         if self._errors and (left <= 0 or len(self._tried) >= MOST_NODES):
             raise most_telling(self._errors)
-        self._node = router.choose(pool, self._tried, left)
+        self._node = router.choose(pool, self._tried, left, key)
         if self._node is not None:
             return self._node.target, self._timed()
         if self._errors:
@@ -56,7 +56,8 @@ class Trip:
 
     async def aleg(self) -> tuple[Target, EncodedCall]:
         """As `leg`, for an event loop."""
-        at_once = self._router.is_ready or (not self._errors and self._router.rests(self._call.pool))
+        call = self._call
+        at_once = self._router.is_ready or (not self._errors and self._router.rests(call.pool, call.affinity))
         return self.leg() if at_once else await asyncio.to_thread(self.leg)
 
     def at_rest(self) -> Target:

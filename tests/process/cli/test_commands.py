@@ -31,9 +31,9 @@ def test_a_call_prints_its_result(broker: FakeBroker, capsys: Captured) -> None:
 
 
 def test_options_reach_the_broker(broker: FakeBroker) -> None:
-    assert run(["call", "echo", "echo", "--timeout", "7.5", "--priority", "-3"]) == 0
+    assert run(["call", "echo", "echo", "--timeout", "7.5", "--priority", "-3", "--affinity", "ada"]) == 0
     call = broker.calls[-1]
-    assert (call.timeout, call.priority, call.credit) == (7.5, -3, 0)
+    assert (call.timeout, call.priority, call.affinity, call.credit) == (7.5, -3, "ada", 0)
 
 
 def test_arguments_come_from_a_file_or_standard_input(

@@ -123,6 +123,7 @@ class KitBroker:
                 arguments=json.dumps(call.arguments).encode(),
                 timeout=call.timeout or 0.0,
                 priority=call.priority,
+                affinity=call.affinity,
                 credit=int(call.streams),
             )
             for call in self._pools.calls

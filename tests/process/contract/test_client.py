@@ -143,9 +143,9 @@ def test_execute_reports_queue_and_run_time(client: Client, broker: FakeBroker) 
 
 
 def test_options_reach_the_broker(client: Client, broker: FakeBroker) -> None:
-    client.call(POOL, "echo", timeout=7.5, priority=-3)
+    client.call(POOL, "echo", timeout=7.5, priority=-3, affinity="ada")
     call = broker.calls[-1]
-    assert (call.timeout, call.priority, call.credit) == (7.5, -3, 0)
+    assert (call.timeout, call.priority, call.affinity, call.credit) == (7.5, -3, "ada", 0)
 
 
 def test_bytes_travel_as_they_are_both_ways(client: Client) -> None:
@@ -544,15 +544,17 @@ def test_only_calls_that_are_alike_travel_together_and_each_keeps_what_it_asked_
         ("fail", {}),
         ("echo", {"timeout": 9.0}),
         ("echo", {"priority": 5}),
+        ("echo", {"affinity": "ada"}),
     ]
     with nothing_sent():
         futures = [client.submit(POOL, name, {"n": n}, **more) for n, (name, more) in enumerate(asking * 20)]
     for number, future in enumerate(futures):
-        assert isinstance(future.exception(10), AdapterError if number % 5 == 2 else type(None))
-    asked = [(call.command, call.timeout, call.priority) for call in broker.calls[1:]]
-    kinds = [("echo", 0.0, 0), ("echo", 0.0, 0), ("fail", 0.0, 0), ("echo", 9.0, 0), ("echo", 0.0, 5)]
+        assert isinstance(future.exception(10), AdapterError if number % 6 == 2 else type(None))
+    asked = [(call.command, call.timeout, call.priority, call.affinity) for call in broker.calls[1:]]
+    kinds = [("echo", 0.0, 0, "")] * 2 + [("fail", 0.0, 0, ""), ("echo", 9.0, 0, "")]
+    kinds += [("echo", 0.0, 5, ""), ("echo", 0.0, 0, "ada")]
     assert asked == kinds * 20
-    assert [json.loads(call.arguments)["n"] for call in broker.calls[1:]] == list(range(100))
+    assert [json.loads(call.arguments)["n"] for call in broker.calls[1:]] == list(range(120))
     assert broker.batches == ([2] * 20 if broker.takes_calls else [])
 
 

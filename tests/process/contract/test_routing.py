@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -233,6 +234,33 @@ def test_a_node_that_dies_loses_no_idempotent_call_and_is_used_again(far: Runnin
         near = RunningBroker({"both": {"size": 4}}, Path(home), 3600.0)
         near.ready("both")
         eventually(lambda: taker(client, "both") == boot(near))
+
+
+def test_calls_with_the_same_key_go_to_the_same_node_and_worker(near: RunningBroker, far: RunningBroker) -> None:
+    clients = []
+    for brokers in ((near, far), (far, near)):  # a process on each of two hosts
+        source = FixedNodes(*brokers)
+        source._known = tuple(replace(one, name=one.target.path) for one in source._known)
+        source.first = source._known[:1]
+        assert source.own is not None
+        clients.append(RoutedClient(source.own, Router(source)))
+
+    def takers(key: str) -> set[str]:
+        stream = clients[0].stream("both", "count", {"to": 3}, affinity=key)
+        assert list(stream) == [0, 1, 2]
+        assert stream.answer is not None
+        again = (client.execute("both", "echo", value=1, affinity=key).worker for client in clients * 2)
+        return {stream.answer.worker, *again}
+
+    def homes() -> list[set[str]]:
+        return [takers(f"user-{number}") for number in range(12)]
+
+    def each_has_one() -> bool:  # a node that was too busy to report takes no calls for a moment
+        found = homes()
+        nodes = {worker.rsplit("-", 2)[1] for workers in found for worker in workers}
+        return all(len(workers) == 1 for workers in found) and nodes == {boot(near), boot(far)}
+
+    eventually(each_has_one)
 
 
 def test_without_a_broker_on_this_host_the_nodes_share_the_calls(near: RunningBroker, far: RunningBroker) -> None:

@@ -91,6 +91,7 @@ class FakeClient:
     def __init__(self) -> None:
         self.error: BrokerError | None = None
         self.calls: list[tuple[str, str, dict[str, Any], float | None, int]] = []
+        self.keys: list[str] = []  # the affinity of each call
         self.orders: list[tuple[Any, ...]] = []
         self.answers: dict[str, Any] = {"classify": 7, "echo": lambda arguments: arguments}
         self.script: list[Any] = [
@@ -126,9 +127,11 @@ class FakeClient:
             raise self.error
 
     async def aexecute(
-        self, pool: str, command: str, arguments: Mapping[str, Any], /, *, timeout: float | None, priority: int
-    ) -> Answer:
+        self, pool: str, command: str, arguments: Mapping[str, Any], /, *,
+        timeout: float | None, priority: int, affinity: str = "",
+    ) -> Answer:  # fmt: skip
         self._raise()
+        self.keys.append(affinity)
         self.calls.append((pool, command, dict(arguments), timeout, priority))
         if pool != "digits":
             raise PoolUnknown(f"No pool is named {pool!r}.")
@@ -138,14 +141,17 @@ class FakeClient:
         return self._answer(value(arguments) if isinstance(value, Callable) else value)  # type: ignore[arg-type]
 
     async def aexecute_encoded(
-        self, pool: str, command: str, arguments: Mapping[str, Any], /, *, timeout: float | None, priority: int
-    ) -> Answer:
-        answer = await self.aexecute(pool, command, arguments, timeout=timeout, priority=priority)
+        self, pool: str, command: str, arguments: Mapping[str, Any], /, *,
+        timeout: float | None, priority: int, affinity: str = "",
+    ) -> Answer:  # fmt: skip
+        answer = await self.aexecute(pool, command, arguments, timeout=timeout, priority=priority, affinity=affinity)
         return replace(answer, value=Encoded.parse(typed.encode(answer.value, 2**20)))
 
     def aevents(
-        self, pool: str, command: str, arguments: Mapping[str, Any], /, *, timeout: float | None, priority: int
-    ) -> FakeStream:
+        self, pool: str, command: str, arguments: Mapping[str, Any], /, *,
+        timeout: float | None, priority: int, affinity: str = "",
+    ) -> FakeStream:  # fmt: skip
+        self.keys.append(affinity)
         self.calls.append((pool, command, dict(arguments), timeout, priority))
         stream = FakeStream([self.error] if self.error else self.script)
         self.streams.append(stream)

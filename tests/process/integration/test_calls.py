@@ -42,11 +42,12 @@ def refused(response: Any) -> tuple[int, str, str]:
 
 
 def test_a_call_answers_with_its_result_and_where_its_time_went(post: Any, broker: FakeClient) -> None:
-    response = post({"pixels": [1, 2]}, f"{URL}?timeout=2.5&priority=-3")
+    response = post({"pixels": [1, 2]}, f"{URL}?timeout=2.5&priority=-3&affinity=ada")
     assert response.status_code == 200
     call = {"id": "call-1", "worker": "digits-1", "queued_ms": 1.5, "run_ms": 250.0}
     assert response.json() == {"result": 7, "call": call}
     assert broker.calls == [("digits", "classify", {"pixels": [1, 2]}, 2.5, -3)]
+    assert broker.keys == ["ada"]
 
 
 def test_an_empty_body_means_no_arguments(post: Any, broker: FakeClient) -> None:
@@ -126,6 +127,7 @@ def test_another_content_type_is_refused_with_the_fix(client: Client, broker: Fa
 
 @pytest.mark.parametrize("query", ["timeout=0", "timeout=-1", "timeout=nan", "timeout=inf", "timeout=x",
                                    "timeout=9999999",
+                                   "affinity=" + "x" * 201,
                                    "priority=101", "priority=1.5", "stream=perhaps"])  # fmt: skip
 def test_a_wrong_query_is_refused_by_name(post: Any, broker: FakeClient, query: str) -> None:
     response = post({}, f"{URL}?{query}")

@@ -164,6 +164,13 @@ def test_a_priority_must_be_in_its_range(priority: Any) -> None:
         call_of({}, priority=priority)
 
 
+@pytest.mark.parametrize("key", ["x" * 201, 7, b"ada", "a\ud800"])
+def test_an_affinity_is_a_short_text(key: Any) -> None:
+    assert call_of({}, affinity="ü" * 200).affinity == "ü" * 200
+    with pytest.raises(BadRequest, match=r"affinity|not Unicode"):
+        call_of({}, affinity=key)
+
+
 def test_names_must_be_given() -> None:
     with pytest.raises(BadRequest, match="must be names"):
         encode("", "command", None, {}, Options())

@@ -7,6 +7,8 @@ from dataclasses import replace
 from random import Random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from snakepit.pools.broker.errors import (
     AdapterError,
@@ -28,6 +30,7 @@ from snakepit.pools.client.routing.policy import (
     may_repeat,
     most_telling,
     order,
+    order_by_key,
 )
 
 IDLE = PoolLoad(slots=4, free=4, waiting=0)
@@ -99,6 +102,28 @@ def test_processes_that_share_old_reports_share_the_load() -> None:
         assert max(queue.values()) < (62 if second == 0 else 56)  # all 72, if each process chose the emptiest
         queue = {name: max(0, depth - 24) for name, depth in queue.items()}
     assert all(abs(count - 720) < 0.2 * 720 for count in taken.values())
+
+
+@given(st.sets(st.text(min_size=1), min_size=1, max_size=8), st.text(min_size=1), st.data())
+def test_a_key_keeps_its_node_when_another_one_leaves_or_joins(names: set[str], key: str, data: st.DataObject) -> None:
+    nodes = [node(name, own=data.draw(st.booleans())) for name in sorted(names)]
+    found = order_by_key(nodes, "p", key)
+    assert sorted(found) == sorted(names)
+    assert found == order_by_key(nodes[::-1], "p", key)
+    gone = data.draw(st.sampled_from(found))
+    rest = [one for one in nodes if one.name != gone]
+    assert order_by_key(rest, "p", key) == [name for name in found if name != gone]
+    away = [replace(one, serving=one.name != gone) for one in nodes]
+    assert order_by_key(away, "p", key) == [name for name in found if name != gone]
+
+
+def test_keys_are_shared_evenly_and_a_node_without_a_free_slot_comes_last() -> None:
+    nodes = [node(name) for name in "abc"]
+    first = Counter(order_by_key(nodes, "p", f"user-{number}")[0] for number in range(3000))
+    assert all(abs(count - 1000) < 150 for count in first.values())
+    usual = order_by_key(nodes, "p", "ada")
+    busy = [node(name, FULL if name == usual[0] else IDLE) for name in "abc"]
+    assert order_by_key(busy, "p", "ada") == [*usual[1:], usual[0]]
 
 
 @pytest.mark.parametrize(

@@ -271,13 +271,13 @@ def test_an_unreachable_broker_answers_neither_calls_nor_questions(pools: Pools,
 
 def test_calls_are_compared_by_what_the_worker_gets(pools: Pools, client: Client) -> None:
     calls = pools.calls
-    client.call("shop", "total", prices=(1, 2), timeout=3, priority=4)
+    client.call("shop", "total", prices=(1, 2), timeout=3, priority=4, affinity="ada")
     calls.assert_called("shop", "total", times=1)
     calls.assert_called_once_with("shop", "total", prices=(1, 2))
     calls.assert_called_with("shop", "total", {"prices": (1, 2)})
     with pytest.raises(AssertionError):
         calls.assert_called_with("shop", "total", prices=[1, 2])  # a tuple arrives as a tuple
-    assert (calls[0].timeout, calls[0].priority, len(calls)) == (3.0, 4, 1)
+    assert (calls[0].timeout, calls[0].priority, calls[0].affinity, len(calls)) == (3.0, 4, "ada", 1)
     calls.assert_not_called("shop", "each")
 
 
