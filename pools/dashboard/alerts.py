@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from urllib.parse import urlencode
 
 from snakepit.pools.broker.status import (
     CLOCK_MISSING,
@@ -64,14 +65,29 @@ class Alert:
 
 
 @dataclass(frozen=True, slots=True)
+class EndedJobs:
+    """Jobs that ended lately without success, of one cause."""
+
+    state: str  # failed or lost
+    pool: str
+    command: str
+    cause: str  # the class of the exception, else the code of the error
+    count: int
+    since: float  # when the first of them ended
+
+
+@dataclass(frozen=True, slots=True)
 class StoredState:
     """What only the database has; read every few seconds, once for all pages."""
 
     silent_nodes: tuple[tuple[str, float], ...] = ()  # name, last seen
     quarantined: int = 0
     quarantined_since: float = 0.0
-    ended_jobs: tuple[tuple[str, str, int, float], ...] = ()  # lately: failed or lost, error's code, count, first
+    ended_jobs: tuple[EndedJobs, ...] = ()  # the most frequent causes
     ended_more: bool = False  # there are more of them: the newest are counted
+    ended_others: int = 0  # jobs of further causes
+    transport: str = ""  # why the message transport of jobs does not answer
+    transport_since: float = 0.0  # when this process first found that
     overdue: int = 0  # jobs that are due and that no Celery worker takes
     overdue_since: float = 0.0  # when the oldest of them was queued
     uses_jobs: bool = True  # False: no job was ever submitted, so the project may run without Celery
@@ -131,7 +147,9 @@ def _began(key: str, events: Sequence[RecordedEvent]) -> float:
 
 def _of_node(node: NodeStatus, stored: StoredState) -> Iterator[Alert]:
     if node.clock == CLOCK_MISSING and stored.uses_jobs:
-        cause = "Celery beat sends no sweeps, so the broker sweeps by itself. Start beat, or find out why it stopped."
+        cause = "Celery beat sends no sweeps, so the broker sweeps by itself. Start it with `celery -A PROJECT beat`."
+        if stored.transport:
+            cause = "Its sweeps come through the message transport, which does not answer. The broker sweeps by itself."
         yield Alert("clock", WARNING, "The lifecycle clock is missing", cause, "nodes")
     for problem in node.problems:
         yield Alert(f"problem:{problem}", ERROR, "A definition is refused", problem, "nodes")
@@ -166,20 +184,39 @@ def _counted(count: int) -> str:
 
 
 def _of_jobs(stored: StoredState) -> Iterator[Alert]:
+    if stored.transport:
+        cause = (
+            f"{stored.transport}. Jobs are stored and start when it answers; calls are not affected. "
+            "Start its server, or correct its URL."
+        )
+        title, since = "The message transport does not answer", stored.transport_since
+        yield Alert("transport", ERROR, title, cause, "diagnostics", action="Check", since=since, first_seen=True)
     if stored.overdue:
         jobs = "1 job is due and waits" if stored.overdue == 1 else f"{_counted(stored.overdue)} jobs are due and wait"
-        cause = (
-            "No Celery worker takes them. Start Celery workers and the message transport, or add threads or workers."
-        )
+        cause = "Celery workers receive no jobs, because the message transport does not answer."
+        if not stored.transport:
+            cause = (
+                "No Celery worker takes them. Start one with `celery -A PROJECT worker --pool threads`, or add threads."
+            )
         since = stored.overdue_since
         yield Alert("jobs:overdue", ERROR, jobs, cause, "diagnostics", action="Check", since=since)
-    for state, code, count, since in stored.ended_jobs:
-        least = "at least " if stored.ended_more else ""
-        title = f"{least}{count} job{'' if count == 1 else 's'} {state} in the last hour: {code}"
-        cause = "Read the error of one before you retry them."
-        if state == "lost":
-            cause = "Their last attempt ended without an answer, so they may have run. Check before you retry them."
-        yield Alert(f"jobs:{state}:{code}", WARNING, title, cause, "jobs", f"state={state}", since=since)
+    for one in stored.ended_jobs:
+        yield _of_ended_jobs(one, "at least " if stored.ended_more else "")
+    if others := stored.ended_others:
+        title = f"{others:,} more job{'' if others == 1 else 's'} failed or lost in the last hour, of other causes"
+        cause = "The page of errors has all of them in groups."
+        yield Alert("jobs:others", WARNING, title, cause, "job-errors")
+
+
+def _of_ended_jobs(one: EndedJobs, least: str) -> Alert:
+    jobs = f"{least}{one.count} job{'' if one.count == 1 else 's'} of `{one.pool}.{one.command}`"
+    cause = "Read the error of one before you retry them."
+    if one.state == "lost":
+        cause = "Their last attempt ended without an answer, so they may have run. Check before you retry them."
+    query = urlencode({"state": one.state, "pool": one.pool, "command": one.command})
+    key = f"jobs:{one.state}:{one.pool}.{one.command}:{one.cause}"
+    title = f"{jobs} {one.state} in the last hour: {one.cause}"
+    return Alert(key, WARNING, title, cause, "jobs", query, since=one.since)
 
 
 def _of_pool(pool: PoolStatus, objective: float, now: float) -> Iterator[Alert]:

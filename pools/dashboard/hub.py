@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 from asgiref.sync import sync_to_async
@@ -27,6 +28,7 @@ from snakepit.pools.client import shared
 from snakepit.pools.dashboard.asked_nodes import AskedNodes
 from snakepit.pools.dashboard.state import DashboardState, StateStore
 from snakepit.pools.dashboard.stored_state import read_stored_state
+from snakepit.pools.diagnostics.transport_watch import TransportWatch
 from snakepit.pools.web.last_status import last_status
 
 TICK = 0.5  # seconds: at most two updates a second
@@ -45,6 +47,7 @@ class Hub:
     def __init__(self) -> None:
         self.store = StateStore()
         self.nodes = AskedNodes(self.store.fold_nodes, self.store.event_numbers)
+        self.transport = TransportWatch()
         self.closing = False
         self._asking = threading.Lock()
         self._asked = self._looked = float("-inf")
@@ -168,7 +171,11 @@ class Hub:
             return
         self._looked = time.monotonic()
         try:
-            self.store.note(read_stored_state())
+            stored = read_stored_state()
+            trouble = self.transport.look() if stored.uses_jobs else None
+            if trouble is not None:
+                stored = replace(stored, transport=trouble.why, transport_since=trouble.since)
+            self.store.note(stored)
             self.nodes.find()
         except (DatabaseError, InterfaceError) as error:
             logger.warning("the dashboard cannot read the database: %s", error)

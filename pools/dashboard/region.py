@@ -19,7 +19,7 @@ from snakepit.pools.dashboard.state import DashboardState
 Context = dict[str, Any]
 Region = Callable[[DashboardState, str], Context]
 
-WITHOUT_STATUS = ("banner", "cluster", "pool-nodes")  # they show something before any broker answers
+WITHOUT_STATUS = ("banner", "alerts", "cluster", "pool-nodes")  # they show something before any broker answers
 OF_THIS_HOST = ("node", "limits")  # they show the broker of this host alone
 _regions: dict[str, tuple[str, Region]] = {}
 

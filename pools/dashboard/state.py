@@ -27,7 +27,7 @@ from snakepit.pools.broker.status import (
 )
 from snakepit.pools.client.cluster_status import ClusterStatus, MergedPool, NodeAnswer, WorkerOnNode, merge
 from snakepit.pools.client.node_events import NodeEvents
-from snakepit.pools.dashboard.alerts import Alert, StoredState, find_alerts, worst_first
+from snakepit.pools.dashboard.alerts import Alert, StoredState, find_alerts, of_stored, worst_first
 from snakepit.pools.dashboard.memory import MemoryHistory
 from snakepit.pools.dashboard.node_alerts import alerts_of_nodes, together
 from snakepit.pools.dashboard.node_answers import NodeAnswers
@@ -179,7 +179,9 @@ class StateStore:
             last = replace(self.state, trouble=trouble, trouble_since=since, trouble_kind=kind)
             if self._answers.all():
                 return self._show(last, at)
-            self.state = replace(last, version=last.version + 1, cluster=None, statuses={})
+            # What the database holds is still read, so its alerts are of now.
+            last = replace(last, version=last.version + 1, cluster=None, statuses={}, stored=self._stored)
+            self.state = replace(last, alerts=self._alerts((), last.seen_at or at))
             return self.state
 
     def fold_nodes(self, answers: Sequence[NodeAnswer], at: float) -> None:
@@ -237,7 +239,7 @@ class StateStore:
         elif status is not None:
             found = find_alerts(status, self._events.newest(), self._stored, self.objective, at)
         else:
-            found = []
+            found = worst_first(of_stored(self._stored))
         self._since = {(alert.key, alert.nodes): self._since.get((alert.key, alert.nodes), at) for alert in found}
         dated = [
             alert if alert.since else replace(alert, since=self._since[alert.key, alert.nodes], first_seen=True)

@@ -4,13 +4,15 @@ ended jobs, whether there are jobs, soft limits."""
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 from django.db.models import Q
+from django.db.models.fields.json import KeyTextTransform
 
 from snakepit.pools import conf
-from snakepit.pools.dashboard.alerts import COUNTED, StoredState
+from snakepit.pools.dashboard.alerts import COUNTED, EndedJobs, StoredState
 from snakepit.pools.diagnostics import machine
 from snakepit.pools.diagnostics.doctor import data_directories
 from snakepit.pools.jobs.distinct import values_of
@@ -34,15 +36,16 @@ def read_stored_state() -> StoredState:
         silent = Node.objects.filter(stopped=False, seen_at__lt=before).values_list("name", "seen_at")
         quarantined = Job.objects.filter(state=QUARANTINED).order_by("-pk")
         ends = [at.timestamp() for at in quarantined.values_list("finished_at", flat=True)[: COUNTED + 1] if at]
-        ended, more = _ended_lately()
+        ended = _ended_lately()
         overdue = _overdue()
         limits = Pool.objects.filter(memory_soft_mb__isnull=False).values_list("name", "memory_soft_mb")
         return StoredState(
             silent_nodes=tuple((name, seen.timestamp()) for name, seen in silent),
             quarantined=len(ends),
-            quarantined_since=max(ends, default=0.0),
-            ended_jobs=ended,
-            ended_more=more,
+            quarantined_since=min(ends, default=0.0),
+            ended_jobs=ended.most,
+            ended_more=ended.more,
+            ended_others=ended.others,
             overdue=len(overdue),
             overdue_since=overdue[0].timestamp() if overdue else 0.0,
             uses_jobs=Job.objects.exists(),
@@ -60,16 +63,31 @@ def full_disks() -> tuple[tuple[str, int], ...]:
     return tuple((room.path, room.free) for room in found if room.is_full)
 
 
-def _ended_lately() -> tuple[tuple[tuple[str, str, int, float], ...], bool]:
-    """The most frequent ends without success of the last hour, and whether there were more than are counted."""
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """`most`: the most frequent causes. `others`: jobs of further ones. `more`: more jobs than are counted."""
+
+    most: tuple[EndedJobs, ...]
+    others: int
+    more: bool
+
+
+def _ended_lately() -> _Ended:
+    """The ends without success of the last hour, by command and cause: the same for all who may see the overview."""
     since = utc_now() - timedelta(seconds=LATELY)
     newest = Job.objects.filter(state__in=(FAILED, LOST), finished_at__gte=since).order_by("-finished_at")
-    rows = list(newest.values_list("state", "error__code", "finished_at")[: LATELY_COUNTED + 1])
-    kinds = [((state, str(code or "unknown")), at) for state, code, at in rows[:LATELY_COUNTED]]
-    counts = Counter(kind for kind, _ in kinds)
-    first = {kind: at.timestamp() for kind, at in kinds if at is not None}  # the last one of each is the oldest
-    found = tuple((*kind, count, first[kind]) for kind, count in counts.most_common(GROUPS))
-    return found, len(rows) > LATELY_COUNTED
+    kind = KeyTextTransform("type", KeyTextTransform("details", "error"))
+    found = newest.values_list("state", "pool", "command", kind, KeyTextTransform("code", "error"), "finished_at")
+    rows = list(found[: LATELY_COUNTED + 1])
+    # The message is not shown: it may have values of the arguments.
+    kinds = [
+        ((state, pool, command, kind if kind and kind.isidentifier() else str(code or "unknown")), at)
+        for state, pool, command, kind, code, at in rows[:LATELY_COUNTED]
+    ]
+    counts = Counter(one for one, _ in kinds)
+    first = {one: at.timestamp() for one, at in kinds if at is not None}  # the last one of each is the oldest
+    most = tuple(EndedJobs(*one, count=count, since=first[one]) for one, count in counts.most_common(GROUPS))
+    return _Ended(most, len(kinds) - sum(one.count for one in most), len(rows) > LATELY_COUNTED)
 
 
 def _overdue() -> list[Any]:

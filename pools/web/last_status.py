@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 PATIENCE = 0.8  # seconds that the broker may take for the answer to a request
 BRIEF = 0.2  # the same while the broker is known to be silent: a page shows the last status instead of waiting
 PATIENT_EVERY = 10.0  # seconds between two full waits for a silent broker: an overloaded one answers, but late
+UNSEEN = 60.0  # seconds without a question, after which a missed answer is a new trouble
 PAUSE = 1.0  # seconds after a missed answer in which a silent broker is not asked again
 SILENT = "silent"  # a broker runs here, but it does not answer in time
 ABSENT = "absent"  # no broker listens
@@ -111,9 +112,12 @@ class LastStatus:
     def missed(self, error: BrokerError) -> Trouble:
         """Note that the broker did not answer; `since` stays the time of the first question without an answer."""
         with self._lock:
-            since = self._trouble.since if self._trouble else time.time()
-            self._error, self._missed_at = error, time.monotonic()
-            self._trouble = Trouble(seen_from_outside(error).message, kind_of(error), since)
+            last, now, kind = self._trouble, time.monotonic(), kind_of(error)
+            # A frozen broker that was ended is another trouble; and it may have answered while nothing asked.
+            goes_on = last is not None and last.kind == kind and now - self._missed_at < UNSEEN
+            since = last.since if last is not None and goes_on else time.time()
+            self._error, self._missed_at = error, now
+            self._trouble = Trouble(seen_from_outside(error).message, kind, since)
             return self._trouble
 
     def forget(self) -> None:

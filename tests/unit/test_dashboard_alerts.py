@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from snakepit.pools.broker.status import RecordedEvent
-from snakepit.pools.dashboard.alerts import Alert, StoredState, find_alerts
+from snakepit.pools.broker.status import CLOCK_MISSING, RecordedEvent
+from snakepit.pools.dashboard.alerts import Alert, EndedJobs, StoredState, find_alerts
 from snakepit.pools.dashboard.leaks import leak_of, seconds_to
 from snakepit.pools.dashboard.memory import EVERY, KEPT, MemoryHistory
 from snakepit.pools.dashboard.state import StateStore
@@ -20,6 +20,7 @@ LEAKS = growth(4.93, mostly="embed", calls=4000, samples=40)
 CHANCE = command_growth("embed", 5.0, 3.0)
 TIED = command_growth("", None, None, verdict="cannot be told apart")
 FELL_BACK = template("refused", reason="unsafe", why="3 threads run after preload()")
+LOST_JOBS = EndedJobs("lost", "p", "train", "worker_lost", 3, 7.0)
 WARNED = ("one by one: 3 threads run after preload()",)
 
 
@@ -71,7 +72,9 @@ def test_a_healthy_pool_has_no_alert() -> None:
         ({"stored": StoredState(silent_nodes=(("m", 5.0),))}, "silent:m", "error"),
         ({"stored": StoredState(quarantined=2, quarantined_since=7.0)}, "quarantined", "warning"),
         ({"stored": StoredState(full_disks=(("/data", 5 * 2**20),))}, "disk:/data", "error"),
-        ({"stored": StoredState(ended_jobs=(("lost", "worker_lost", 3, 7.0),))}, "jobs:lost:worker_lost", "warning"),
+        ({"stored": StoredState(ended_jobs=(LOST_JOBS,))}, "jobs:lost:p.train:worker_lost", "warning"),
+        ({"stored": StoredState(ended_others=2)}, "jobs:others", "warning"),
+        ({"stored": StoredState(transport="redis://cache: refused", transport_since=7.0)}, "transport", "error"),
     ],
 )
 def test_each_trouble_is_one_alert(trouble: dict[str, Any], key: str, level: str) -> None:
@@ -247,9 +250,20 @@ def test_a_death_by_the_memory_cgroup_is_an_alert_that_says_what_to_change() -> 
 
 
 def test_an_alert_of_many_jobs_says_where_its_count_stops() -> None:
-    stored = StoredState(quarantined=1001, overdue=1001, ended_jobs=(("failed", "x", 2000, 1.0),), ended_more=True)
+    ended = (EndedJobs("failed", "p", "train", "KeyError", 2000, 1.0),)
+    stored = StoredState(quarantined=1001, overdue=1001, ended_jobs=ended, ended_more=True)
     assert [alert.title for alert in alerts(stored=stored)] == [
         "more than 1,000 jobs are due and wait",
         "more than 1,000 jobs are quarantined",
-        "at least 2000 jobs failed in the last hour: x",
+        "at least 2000 jobs of `p.train` failed in the last hour: KeyError",
     ]
+
+
+def test_a_transport_that_is_away_is_the_cause_of_waiting_jobs_and_of_the_missing_clock() -> None:
+    away = {"transport": "redis://cache: Connection refused", "transport_since": 7.0}
+    found = alerts(node={"clock": CLOCK_MISSING}, stored=StoredState(overdue=1, overdue_since=5.0, **away))  # type: ignore[arg-type]
+    assert [alert.key for alert in found] == ["transport", "jobs:overdue", "clock"]
+    assert all("message transport" in alert.title + alert.cause for alert in found)
+    assert not any("celery -A" in alert.cause for alert in found)
+    alone = alerts(node={"clock": CLOCK_MISSING}, stored=StoredState(overdue=1, overdue_since=5.0))
+    assert all("celery -A" in alert.cause for alert in alone)

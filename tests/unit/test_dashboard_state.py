@@ -8,6 +8,7 @@ import pytest
 
 from snakepit.pools.broker.stats.histogram import Histogram, quantile
 from snakepit.pools.broker.status import BrokerStatus, PoolHistograms, PoolStatus, RecordedEvent
+from snakepit.pools.dashboard.alerts import StoredState
 from snakepit.pools.dashboard.memory import MemoryHistory
 from snakepit.pools.dashboard.points import RING, SPAN, SPARK_SLOTS, as_columns
 from snakepit.pools.dashboard.state import StateStore
@@ -177,3 +178,15 @@ def test_two_looks_in_the_wrong_order_lose_no_point() -> None:
     for second in (1.0, 2.0, 1.9, 3.0):
         store.fold(status(pool(finished=int(10 * second))), second)
     assert len(store.points("p")) == len(store.points("")) == 4
+
+
+def test_alerts_of_the_database_are_of_now_while_the_broker_is_away() -> None:
+    store = StateStore()
+    store.fold(status(pool()), at=100.0)
+    store.note(StoredState(quarantined=1, quarantined_since=150.0))
+    assert [one.key for one in store.miss("it is away", 110.0, at=160.0).alerts] == ["quarantined"]
+    store.note(StoredState())
+    assert store.miss("it is away", 110.0, at=170.0).alerts == ()
+    never = StateStore()
+    never.note(StoredState(overdue=2, overdue_since=50.0))
+    assert [one.key for one in never.miss("it is away", 110.0, at=160.0).alerts] == ["jobs:overdue"]

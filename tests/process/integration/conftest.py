@@ -12,6 +12,7 @@ from django.db import connections
 
 from snakepit.pools import conf
 from snakepit.pools.client import shared
+from snakepit.pools.diagnostics import transport_watch
 from snakepit.pools.models import ApiKey
 from snakepit.pools.web.last_status import last_status
 from tests.process.integration.fakes import FakeClient
@@ -27,6 +28,12 @@ def snakepit(settings: Any) -> Any:
     yield settings
     conf.forget()
     last_status.forget()
+
+
+@pytest.fixture(autouse=True)
+def no_transport_watch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages ask no message transport: the thread that does may outlive its test."""
+    monkeypatch.setattr(transport_watch, "ask_transport", lambda: "")
 
 
 @pytest.fixture(autouse=True)

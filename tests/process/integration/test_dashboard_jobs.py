@@ -400,15 +400,18 @@ def test_a_viewer_sees_no_button_that_changes_something(lena: Client) -> None:
 
 
 @pytest.mark.django_db
-def test_failed_and_lost_jobs_need_attention_in_groups_by_cause() -> None:
-    for _ in range(2):
-        fail(jobs.submit("digits", "classify"))
-    held = leases.claim(jobs.submit("digits", "classify").pk, "test", "node-1")
-    assert held is not None
-    assert leases.fail(held, Transition("lost"), {**ERROR, "code": "worker_lost"}, {})
-    found = {(state, code): count for state, code, count, _ in read_stored_state().ended_jobs}
-    assert found == {("failed", "adapter_error"): 2, ("lost", "worker_lost"): 1}
-    assert not read_stored_state().ended_more
+def test_failed_and_lost_jobs_need_attention_in_groups_by_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+    ends = (("failed", {"details": {"type": "KeyError"}}), ("failed", {"details": {"type": "KeyError"}}))
+    for state, error in (*ends, ("lost", {"code": "worker_lost"})):
+        held = leases.claim(jobs.submit("digits", "classify").pk, "test", "node-1")
+        assert held is not None
+        assert leases.fail(held, Transition(state), {**ERROR, **error}, {})
+    stored = read_stored_state()
+    found = {(one.state, f"{one.pool}.{one.command}", one.cause): one.count for one in stored.ended_jobs}
+    assert found == {("failed", "digits.classify", "KeyError"): 2, ("lost", "digits.classify", "worker_lost"): 1}
+    assert (stored.ended_more, stored.ended_others) == (False, 0)
+    monkeypatch.setattr(stored_state, "GROUPS", 1)
+    assert read_stored_state().ended_others == 1
 
 
 @pytest.mark.django_db
@@ -420,4 +423,4 @@ def test_the_counts_of_the_overview_stop_at_a_bound(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(stored_state, "LATELY_COUNTED", 2)
     monkeypatch.setattr(stored_state, "COUNTED", 1)
     found = read_stored_state()
-    assert ([count for _, _, count, _ in found.ended_jobs], found.ended_more, found.quarantined) == ([2], True, 2)
+    assert ([one.count for one in found.ended_jobs], found.ended_more, found.quarantined) == ([2], True, 2)

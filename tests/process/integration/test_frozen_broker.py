@@ -13,7 +13,7 @@ from snakepit.pools.broker.errors import DeadlineExceeded
 from snakepit.pools.client import connect, shared
 from snakepit.pools.dashboard.hub import Hub
 from snakepit.pools.models import Pool
-from snakepit.pools.web.last_status import PATIENCE
+from snakepit.pools.web.last_status import PATIENCE, LastStatus
 from tests.process.integration.fakes import FakeClient, unreachable
 
 BOUND = 1.0  # seconds that a page or a probe may wait for the broker
@@ -112,3 +112,27 @@ def test_the_api_has_the_last_status_that_a_page_read(
     answer = admin_client.get("/api/status", headers={"Authorization": make_key()})
     assert answer.status_code == 200, answer.content
     assert answer.json()["snapshot"]["stale"] is True
+
+
+def test_another_kind_of_trouble_has_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    known, clock = LastStatus(), [1000.0]
+    monkeypatch.setattr("snakepit.pools.web.last_status.time.time", lambda: clock[0])
+    silent = DeadlineExceeded("Status was not answered.")
+    assert known.missed(silent).since == 1000.0
+    clock[0] = 1010.0
+    assert known.missed(silent).since == 1000.0
+    assert known.missed(unreachable()).since == 1010.0
+    clock[0] = 1020.0
+    monkeypatch.setattr("snakepit.pools.web.last_status.UNSEEN", 0.0)  # nothing asked for a long time
+    assert known.missed(unreachable()).since == 1020.0
+
+
+@pytest.mark.django_db
+def test_the_banner_has_the_command_for_a_stopped_broker(admin_client: Client, broker: FakeClient) -> None:
+    admin_client.get("/")
+    pid = broker.status().node.pid
+    broker.error = DeadlineExceeded("Status was not answered.")
+    page = admin_client.get("/").content.decode()
+    assert f"<code>kill -CONT {pid}</code>" in page
+    assert "Jobs are stored and wait" in page
+    assert "All healthy" not in page

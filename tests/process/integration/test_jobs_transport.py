@@ -11,11 +11,13 @@ import pytest
 from celery import Celery
 
 from snakepit.pools import jobs
+from snakepit.pools.diagnostics import transport_watch
 from snakepit.pools.jobs import messages, reconciler
 from snakepit.pools.jobs.bounded_thread import BoundedThread, Hangs
 from snakepit.pools.models import Job, Pool
 from tests import services
 
+REAL_QUESTION = transport_watch.ask_transport  # the fixtures replace it
 WITHIN = 20.0  # a bound, never a wait
 pytestmark = pytest.mark.django_db
 
@@ -160,6 +162,44 @@ def test_a_job_whose_message_was_not_sent_is_sent_by_the_next_reconcile(
     assert reconciler.reconcile()["sent"] == 0
     job.refresh_from_db()
     assert job.state == "queued"
+
+
+def test_a_frozen_or_absent_transport_is_noticed_and_forgotten_when_it_answers(
+    frozen: services.Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = Celery("test", broker=frozen.url)
+    monkeypatch.setattr(messages, "celery_app", lambda: app)
+    monkeypatch.setattr(transport_watch, "asker", BoundedThread("test-watch", "message transport", 1.0))
+    assert REAL_QUESTION() == ""
+    frozen.freeze()
+    assert "did not answer within 1 s" in within(REAL_QUESTION)
+    frozen.thaw()
+    frozen.kill()
+    monkeypatch.setattr(transport_watch, "asker", BoundedThread("test-watch", "message transport", WITHIN))
+    assert "onnect" in within(REAL_QUESTION)
+
+
+def test_a_page_reads_the_last_answer_of_the_transport_and_never_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on, answers = threading.Event(), ["refused", "refused", ""]
+
+    def ask() -> str:
+        assert go_on.wait(WITHIN)
+        return answers.pop(0)
+
+    monkeypatch.setattr(transport_watch, "ask_transport", ask)
+    monkeypatch.setattr(transport_watch, "EVERY", 0.0)
+    watch = transport_watch.TransportWatch()
+    assert watch.look() is None  # it is asked, and the page does not wait
+    go_on.set()
+    watch.wait(WITHIN)
+    first = watch.look()
+    watch.wait(WITHIN)
+    second = watch.look()
+    assert first is not None
+    assert first == second, "since the first failure"
+    watch.wait(WITHIN)
+    monkeypatch.setattr(transport_watch, "EVERY", WITHIN)
+    assert watch.look() is None
 
 
 def test_a_second_thread_waits_until_the_celery_app_is_configured() -> None:
