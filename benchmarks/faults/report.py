@@ -38,11 +38,14 @@ These promises hold under every fault of this page.
 ## What is not guaranteed
 
 - A call whose worker dies fails with `worker_lost` if it has begun and is not idempotent. Its outcome is `unknown`.
+- An idempotent call runs again at most five times, and retries are at most a share of all calls (`retry_budget`).
+  Beyond that it fails with `worker_lost`, too. The kill storm raises this budget, because on a slow machine its deaths
+  end more calls than a tenth.
 - If more workers of a pool die in a minute than its `death_budget`, and the calls of a command end more of them than
   survive, that command is suspended. Its calls fail with `command_suspended`, and the pool serves the other commands.
 - Without such a command the pool is in a crash loop. Calls wait for the next start if it comes within `queue_timeout`.
-  Otherwise they fail with `pool_failed`. The kill storm raises this budget, because it kills more workers than a
-  healthy pool loses.
+  Otherwise they fail with `pool_failed`. The kill storm raises this budget, too, because it kills more workers than
+  a healthy pool loses.
 - A worker that sends half a frame and holds a call is ended at the call's deadline, not before.
 - While the database is away, REST answers `database_unavailable`, because it cannot check a key. Python clients on the
   machine of the broker need no database.
