@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
@@ -82,8 +83,10 @@ def test_a_flood_ends_its_connection_and_no_other_one(
     with connect(broker.address, **broker.options) as client:
         assert client.call(POOL, "echo", a=1) == {"a": 1}
         peer = Peer(broker, key)
-        with peer.tls:
-            assert peer.is_ended_by(peer.cancel_requests if kind == "cancel" else peer.ping)
+        # In a thread of its own: CPython 3.14 reports a failed write of one TLS connection again, at the next read of
+        # another one in the same thread.
+        with peer.tls, ThreadPoolExecutor(1) as other:
+            assert other.submit(peer.is_ended_by, peer.cancel_requests if kind == "cancel" else peer.ping).result()
         assert client.call(POOL, "echo", a=2) == {"a": 2}
         assert broker.ask(broker.listener.status)[0].refused == {"flood": 1}
 
