@@ -20,8 +20,8 @@ from snakepit.pools.adapters.grpc.service import BrokerService
 from snakepit.pools.adapters.grpc.session import REPLY_SOCKET_NAME
 from snakepit.pools.broker.errors import BrokerUnreachable, DeadlineExceeded
 from snakepit.pools.client.address import Target
-from snakepit.pools.client.answers import Delivered
 from snakepit.pools.client.arguments import PASSES_BUFFERS
+from snakepit.pools.client.call_messages import Delivered
 from snakepit.pools.client.connection import typed
 from snakepit.pools.client.direct_reply import Take, hand_over
 from snakepit.pools.client.protocol import Pending

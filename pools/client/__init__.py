@@ -11,8 +11,8 @@ True
 """
 
 from snakepit.pools.client.address import Target, default_address
-from snakepit.pools.client.answers import Answer, Chunk, Log, Progress
 from snakepit.pools.client.arguments import Json
+from snakepit.pools.client.call_messages import Answer, Chunk, Log, Progress
 from snakepit.pools.client.client import Client
 from snakepit.pools.client.pool import PoolClient
 from snakepit.pools.client.registry import connect

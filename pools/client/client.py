@@ -16,8 +16,8 @@ from google.protobuf.message import Message
 from snakepit.pools.broker.errors import BrokerError
 from snakepit.pools.broker.status import BrokerStatus, CommandInfo, RecyclePlan, SweepResult, WorkerDump
 from snakepit.pools.client.address import Target
-from snakepit.pools.client.answers import Answer, Delivered, Packed, answer, exception, value_of
 from snakepit.pools.client.arguments import EncodedCall, Json, Options, encode, encode_each
+from snakepit.pools.client.call_messages import Answer, Delivered, Packed, answer, exception, value_of
 from snakepit.pools.client.encoded import Encoded
 from snakepit.pools.client.mapped import results_of
 from snakepit.pools.client.pending import CallFuture, LoopPending, SentCall, ThreadPending

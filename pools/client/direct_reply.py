@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from google.protobuf.message import DecodeError
 
 from snakepit.pools.client.address import LONGEST_PATH
-from snakepit.pools.client.answers import Delivered
+from snakepit.pools.client.call_messages import Delivered
 from snakepit.pools.client.protocol import Pending
 from snakepit.workers.buffers import ROOM, received
 from snakepit.workers.memory_file import are_possible

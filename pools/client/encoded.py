@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from snakepit.pools.broker.errors import ResultUnreadable
-from snakepit.pools.client.answers import Delivered, Packed, decode
 from snakepit.pools.client.arguments import PASSES_BUFFERS
+from snakepit.pools.client.call_messages import Delivered, Packed, decode
 from snakepit.pools.wire.broker_pb2 import Result
 from snakepit.workers.buffers import COPIED, LARGEST_INLINE, TAG, BufferInvalid, Incoming, Outgoing
 from snakepit.workers.memory_file import MemoryFile

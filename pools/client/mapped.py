@@ -11,8 +11,8 @@ from typing import Any
 
 from snakepit.pools.broker.errors import BrokerError
 from snakepit.pools.client.address import Target
-from snakepit.pools.client.answers import Delivered, Packed, value_of
 from snakepit.pools.client.arguments import EncodedCall
+from snakepit.pools.client.call_messages import Delivered, Packed, value_of
 from snakepit.pools.client.pending import SentCall, ThreadPending
 from snakepit.pools.wire.broker_pb2 import Result
 

@@ -15,8 +15,8 @@ from typing import Any
 from snakepit.pools.broker.errors import NOT_STARTED, UNKNOWN, BrokerError, BrokerUnreachable, DeadlineExceeded
 from snakepit.pools.client import stand_in
 from snakepit.pools.client.address import Target
-from snakepit.pools.client.answers import exception, value_of
 from snakepit.pools.client.arguments import EncodedCall
+from snakepit.pools.client.call_messages import exception, value_of
 from snakepit.pools.client.loop_thread import LoopThread, check_shutdown, current_loop, run_short_step, run_step
 from snakepit.pools.client.protocol import Pending
 from snakepit.pools.client.session import Session, session_on

@@ -12,7 +12,7 @@ from concurrent.futures import Executor, wait
 from typing import TYPE_CHECKING, Any
 
 from snakepit.pools.broker.status import BrokerStatus, CommandInfo
-from snakepit.pools.client.answers import Answer
+from snakepit.pools.client.call_messages import Answer
 from snakepit.pools.client.pending import CallFuture
 from snakepit.pools.client.streams import AsyncStream, Stream
 

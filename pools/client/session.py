@@ -26,9 +26,8 @@ from snakepit.pools.broker.errors import NOT_STARTED, UNKNOWN, BrokerError, Brok
 from snakepit.pools.client import loop_thread as background
 from snakepit.pools.client import stand_in
 from snakepit.pools.client.address import Target
-from snakepit.pools.client.answers import names_parts, unpack
 from snakepit.pools.client.arguments import EncodedCall
-from snakepit.pools.client.call_messages import next_message
+from snakepit.pools.client.call_messages import names_parts, next_message, unpack
 from snakepit.pools.client.connection import Connection, connect, copy_of, is_of_connection, not_opened, typed
 from snakepit.pools.client.loop_thread import FORKED, LoopThread, run_short_step, running_loop
 from snakepit.pools.client.protocol import Pending

@@ -11,8 +11,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from snakepit.pools.client.address import Target
-from snakepit.pools.client.answers import Answer, Chunk, Delivered, Log, Packed, Progress, event
 from snakepit.pools.client.arguments import EncodedCall
+from snakepit.pools.client.call_messages import Answer, Chunk, Delivered, Log, Packed, Progress, event
 from snakepit.pools.client.loop_thread import run_short_step
 from snakepit.pools.client.pending import LoopPending, SentCall, ThreadPending
 

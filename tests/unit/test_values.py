@@ -26,9 +26,9 @@ from hypothesis import strategies as st
 from pydantic import AfterValidator, BaseModel, Field
 
 from snakepit.pools.broker.errors import ResultUnreadable
-from snakepit.pools.client.answers import decode as client_decode
 from snakepit.pools.client.arguments import Options
 from snakepit.pools.client.arguments import encode as client_encode
+from snakepit.pools.client.call_messages import decode as client_decode
 from snakepit.workers.schema import signature, tagged_arrays, typed, value
 from snakepit.workers.schema.libraries import library
 from snakepit.workers.schema.not_carried import NotCarried, ValueTooLarge

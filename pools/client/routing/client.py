@@ -13,8 +13,8 @@ from google.protobuf.message import Message
 
 from snakepit.pools.broker.errors import BrokerError
 from snakepit.pools.client.address import Target
-from snakepit.pools.client.answers import Delivered, Packed
 from snakepit.pools.client.arguments import EncodedCall, Options, encode
+from snakepit.pools.client.call_messages import Delivered, Packed
 from snakepit.pools.client.client import Arguments, Client
 from snakepit.pools.client.pending import CallFuture, SentCall, ThreadPending
 from snakepit.pools.client.routing.policy import may_move

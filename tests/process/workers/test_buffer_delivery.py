@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from snakepit.pools.client.answers import Delivered
+from snakepit.pools.client.call_messages import Delivered
 from snakepit.workers.buffers import ROOM, received
 from snakepit.workers.call import AssignedCall
 from snakepit.workers.memory_file import are_possible

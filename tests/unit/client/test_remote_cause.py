@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from snakepit.pools.client.answers import exception
+from snakepit.pools.client.call_messages import exception
 from snakepit.pools.client.remote_cause import cause_of
 from snakepit.pools.wire.broker_pb2 import Error
 from snakepit.workers.call import AssignedCall

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from snakepit.pools.broker.errors import ResultUnreadable
-from snakepit.pools.client.answers import Delivered
+from snakepit.pools.client.call_messages import Delivered
 from snakepit.workers import buffers, memory_file
 from snakepit.workers.buffers import COPIED, LARGEST_INLINE, THRESHOLD, BufferTooLarge, Incoming, Outgoing
 from snakepit.workers.call import AssignedCall

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from snakepit.pools.broker.errors import ResultUnreadable
-from snakepit.pools.client.answers import Delivered, decode
+from snakepit.pools.client.call_messages import Delivered, decode
 from snakepit.workers.buffers import BufferTooLarge, Incoming
 from snakepit.workers.call import AssignedCall
 from snakepit.workers.memory_file import are_possible
