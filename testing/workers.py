@@ -44,8 +44,7 @@ from snakepit.workers.runtime.runtime import CallRuntime
 from snakepit.workers.schema.commands import CommandSpec
 from snakepit.workers.transport.buffer_inbox import BufferInbox
 from snakepit.workers.transport.message_stream import MessageStream
-from snakepit.workers.transport.report_wire import to_wire
-from snakepit.workers.transport.server import Orders, carry_out
+from snakepit.workers.transport.server import Orders, carry_out, to_wire
 from snakepit.workers.wire import worker_pb2 as pb
 
 SIGKILL = 9

@@ -1,7 +1,7 @@
 """The worker's end of the link to its broker.
 
-     broker ══ Work stream ══▶ MessageStream ──▶ Runtime.assign, cancel, credit, drain
-            ◀══════════════════ MessageStream ◀── Outbox.take
+     broker ══ Work stream ══▶ MessageStream ─ carry_out ─▶ Runtime.assign, cancel, credit, drain
+            ◀══════════════════ MessageStream ◀─ to_wire ── Outbox.take
 
 The main thread runs the event loop while it waits for calls. The backup thread runs it while a command takes long
 (loop_owner.py), so probes and cancels are always read. A worker that loses the stream ends: its broker is gone.
@@ -10,23 +10,38 @@ The main thread runs the event loop while it waits for calls. The backup thread 
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import grpclib
 from grpclib.const import Status
 from grpclib.server import Server, Stream
 
 from snakepit.workers.call import AssignedCall
-from snakepit.workers.report import Outbox, VitalsReport
+from snakepit.workers.report import (
+    BootFailureReport,
+    ChunkReport,
+    DeliveredReport,
+    EncodedValue,
+    FailureReport,
+    HelloReport,
+    LogReport,
+    Outbox,
+    ProgressReport,
+    RaceReport,
+    Report,
+    ResultReport,
+    RevokedReport,
+    VitalsReport,
+)
 from snakepit.workers.transport.buffer_inbox import BufferInbox
 from snakepit.workers.transport.fast_path_check import has_fast_path
 from snakepit.workers.transport.loop_owner import LoopOwner
 from snakepit.workers.transport.message_stream import PUBLIC_TURNS, MessageStream
 from snakepit.workers.transport.own_files import GuardedLoop, OwnSocket
-from snakepit.workers.transport.report_wire import to_wire
 from snakepit.workers.wire import worker_pb2 as pb
 from snakepit.workers.wire.worker_grpc import WorkerBase
 
@@ -261,3 +276,120 @@ def calls_of(assigns: pb.Assigns, max_payload: int) -> Iterator[AssignedCall]:
             ref=ref, queued=queued, buffer_socket=taker, max_buffer=assigns.max_buffer, batch=batch,
             credit=credit, credit_bytes=credit_bytes,
         )  # fmt: skip
+
+
+def to_wire(batch: list[Report]) -> bytes:
+    """Serialise reports as one message. Results with a JSON value, which nearly all are, share one report."""
+    message = pb.Reports()
+    reports = message.reports
+    results: pb.Results | None = None
+    for report in batch:
+        if type(report) is ResultReport and (value := report.value) is not None and is_text(value):
+            if results is None:
+                results = reports.add().results
+            results.sequences.append(report.sequence)
+            results.json.append(value.data)
+            results.seconds.append(report.seconds)
+            continue
+        results = None
+        if type(report) is DeliveredReport:  # of nearly all lone calls
+            delivered = reports.add().delivered
+            delivered.sequence, delivered.seconds = report.sequence, report.seconds
+            delivered.buffer_bytes = report.buffer_bytes
+        elif type(report) is ChunkReport:
+            chunk = reports.add().chunk
+            chunk.sequence = report.sequence
+            fill(chunk.value, report.value)
+        else:
+            reports.append(TO_WIRE[type(report)](report))
+    return message.SerializeToString()
+
+
+def is_text(value: EncodedValue) -> bool:
+    """Whether a value is JSON and nothing else."""
+    return not (value.raw or value.parts)
+
+
+def fill(wire: pb.Value, value: EncodedValue) -> None:
+    if value.raw:
+        wire.raw = value.data
+    else:
+        wire.json = value.data
+    if value.parts:
+        wire.parts, wire.parts_bytes = value.parts, value.parts_bytes
+
+
+def _result(report: ResultReport) -> pb.Report:
+    wire = pb.Report(result=pb.Result(sequence=report.sequence, seconds=report.seconds))
+    if report.value is not None:
+        fill(wire.result.value, report.value)
+    return wire
+
+
+def _failure(report: FailureReport) -> pb.Report:
+    return pb.Report(
+        failure=pb.Failure(
+            sequence=report.sequence,
+            code=report.code,
+            message=report.message,
+            type=report.type,
+            traceback=report.traceback,
+            seconds=report.seconds,
+            details=json.dumps(report.details, default=str) if report.details else "",
+        )
+    )
+
+
+def _progress(report: ProgressReport) -> pb.Report:
+    progress = pb.Progress(sequence=report.sequence, fraction=report.fraction, message=report.message)
+    return pb.Report(progress=progress)
+
+
+def _vitals(report: VitalsReport) -> pb.Report:
+    return pb.Report(
+        vitals=pb.Vitals(
+            nonce=report.nonce,
+            served=report.served,
+            load=report.load,
+            gil_enabled=report.gil_enabled,
+            gil_culprit=report.gil_culprit,
+        )
+    )
+
+
+def _race(report: RaceReport) -> pb.Report:
+    return pb.Report(
+        race=pb.Race(
+            attribute=report.attribute,
+            first_thread=report.first_thread,
+            first_stack=report.first_stack,
+            second_thread=report.second_thread,
+            second_stack=report.second_stack,
+        )
+    )
+
+
+def _hello(report: HelloReport) -> pb.Report:
+    commands = [
+        pb.Command(**{**facts, **{name: json.dumps(facts[name]) for name in ("schema", "result_schema")}})
+        for facts in report.commands
+    ]
+    return pb.Report(hello=pb.Hello(**report.facts, commands=commands))
+
+
+def _boot_failure(report: BootFailureReport) -> pb.Report:
+    failure = pb.BootFailure(type=report.type, message=report.message, traceback=report.traceback)
+    return pb.Report(boot_failure=failure)
+
+
+TO_WIRE: dict[type[Report], Callable[[Any], pb.Report]] = {
+    ResultReport: _result,
+    FailureReport: _failure,
+    RevokedReport: lambda report: pb.Report(revoked=pb.Revoked(sequence=report.sequence)),
+    ProgressReport: _progress,
+    LogReport: lambda report: pb.Report(log=pb.Log(sequence=report.sequence, message=report.message)),
+    VitalsReport: _vitals,
+    RaceReport: _race,
+    HelloReport: _hello,
+    BootFailureReport: _boot_failure,
+}

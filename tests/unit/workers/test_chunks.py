@@ -16,7 +16,7 @@ from snakepit.workers.report import ChunkReport, EncodedValue
 from snakepit.workers.runtime.async_commands import TaskWatch
 from snakepit.workers.runtime.chunks import ChunkSender
 from snakepit.workers.schema.not_carried import ValueTooLarge
-from snakepit.workers.transport.report_wire import fill
+from snakepit.workers.transport.server import fill
 from snakepit.workers.wire.worker_pb2 import Delivery, Value
 from tests.unit.workers.test_buffers import open_files
 
