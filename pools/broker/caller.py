@@ -11,7 +11,7 @@ jobs of code in the project have no such identity, and only the limits of the po
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, fields, replace
@@ -124,9 +124,8 @@ def part_of(share: float, whole: int) -> int:
 _current: ContextVar[CallerIdentity | None] = ContextVar("snakepit_caller", default=None)
 
 
-def current() -> CallerIdentity | None:
-    """The caller that the code of this context works for."""
-    return _current.get()
+# Returns the caller that the code of this context works for.
+current: Callable[[], CallerIdentity | None] = _current.get
 
 
 @contextmanager

@@ -7,7 +7,6 @@ Session._dispatch ◀── FastStream or PublicStream ◀── transport ◀�
 from __future__ import annotations
 
 import asyncio
-import select
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any
@@ -41,7 +40,6 @@ from snakepit.workers.transport.message_stream import raw_stream
 
 LARGEST_FRAME = MAX_MESSAGE + 2**20  # bytes: the largest message, and room for what is around it
 WINDOW = 2**26  # bytes that the broker may send before the client acknowledges them
-HANGUP = select.POLLHUP | getattr(select, "POLLRDHUP", 0)
 ORDERS = frozenset({"Apply", "Recycle", "Drain", "Kill", "Dump"})
 QUESTIONS = frozenset({"Status", "Commands", "Plan", "Metrics"})  # they change nothing
 ORDER_CHECK = 1.5  # seconds that the broker may take to show that it answers, before an order is sent
@@ -74,17 +72,8 @@ class Connection:
         self._end = partial(reason_of_end, channel, target)
         self._raw = raw_stream(stream, Requests, on_message, LARGEST_FRAME)
         self.write_now = self._raw.write_now  # sends one message, if the transport has room for it
-        self._hangup: select.poll | None = None
-        if (descriptor := self._raw.descriptor()) >= 0:
-            self._hangup = select.poll()
-            self._hangup.register(descriptor, HANGUP)
-        self.writes_now = self._hangup is not None  # whether `write_now` can succeed; if not, only `write` sends
-
-    def hung_up(self) -> bool:
-        """Whether the connection has ended, though the event loop may not have read that yet."""
-        if self._raw.has_ended():
-            return True
-        return self._hangup is not None and bool(self._hangup.poll(0))
+        self.writes_now = self._raw.writes_now
+        self.hung_up = self._raw.hung_up  # whether the connection has ended, though the loop may not have read that
 
     @property
     def takes_calls(self) -> bool:

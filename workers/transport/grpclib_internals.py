@@ -18,6 +18,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import select
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import fields
@@ -33,6 +34,7 @@ from snakepit.workers.transport.own_files import is_same, of_transport
 
 READ_BYTES = 1 << 16
 LARGE = 1 << 12  # received bytes from which a memoryview is cheaper than copies of slices
+HANGUP = select.POLLHUP | getattr(select, "POLLRDHUP", 0)
 ACCOUNT_BYTES = 1 << 18  # received bytes after which h2's windows are updated
 
 logger = logging.getLogger("snakepit.transport")
@@ -233,6 +235,8 @@ class BufferedFrameReader(FrameReader, asyncio.BufferedProtocol):
 class FastStream:
     """A long-lived grpclib stream, of a client or a server, whose DATA frames bypass grpclib and h2."""
 
+    writes_now = True
+
     def __init__(
         self, stream: Any, on_message: Callable[[bytes], None], limit: int, oversize: Oversize | None = None
     ) -> None:
@@ -243,6 +247,9 @@ class FastStream:
         connection, number = raw.connection, raw.id
         self._header = plain_header(number)
         self._messages = MessageBuffer(lambda size: connection.ack(number, size), on_message, limit, oversize)
+        self._hangup = select.poll()
+        if (descriptor := self.descriptor()) >= 0:
+            self._hangup.register(descriptor, HANGUP)
 
     def open(self, reader: type[FrameReader] | None = None) -> None:
         """Hand over messages from now on, and those that arrived before.
@@ -270,9 +277,9 @@ class FastStream:
         closing: bool = self._transport.is_closing()
         return closing
 
-    def has_ended(self) -> bool:
+    def hung_up(self) -> bool:
         # The loop closes a transport whose reader was interrupted.
-        return self._messages.error is not None or self._transport.is_closing()
+        return self._messages.error is not None or self._transport.is_closing() or bool(self._hangup.poll(0))
 
     def write_now(self, message: bytes) -> bool:
         """Write a message, if both windows and the transport have room for all of it. False: nothing was written."""
@@ -303,12 +310,12 @@ class FastStream:
         await self._raw.send_data(framed(message))
 
     async def settle(self) -> None:
-        """Nothing to wait for: `descriptor` shows whether the peer has closed the connection."""
+        """Nothing to wait for: `hung_up` shows whether the peer has closed the connection."""
 
     def descriptor(self) -> int:
-        """Return the number of the socket."""
-        number: int = self._transport.get_extra_info("socket").fileno()
-        return number
+        """Return the number of the socket; -1: there is none."""
+        made = self._transport.get_extra_info("socket")
+        return -1 if made is None else int(made.fileno())
 
 
 def limit_messages(stream: Any, limit: int) -> None:

@@ -36,8 +36,13 @@ class RawStream(Protocol):
 
     def is_closing(self) -> bool: ...
 
-    def has_ended(self) -> bool:
-        """Whether `ended` returns or raises soon, though the loop may not have come to it yet."""
+    @property
+    def writes_now(self) -> bool:
+        """Whether `write_now` can succeed; if not, only `write` sends."""
+        ...
+
+    def hung_up(self) -> bool:
+        """Whether the connection has ended, though the loop may not have read that yet."""
         ...
 
     def write_now(self, message: bytes) -> bool: ...
@@ -51,6 +56,8 @@ class RawStream(Protocol):
 
 class PublicStream:
     """A stream through grpclib's public API: slower, since grpclib parses each message too, and builds it again."""
+
+    writes_now = False
 
     def __init__(self, stream: Any, sends: type[Message], on_message: Callable[[bytes], None], limit: int) -> None:
         self._stream = stream
@@ -76,7 +83,7 @@ class PublicStream:
     def is_closing(self) -> bool:
         return self._over
 
-    def has_ended(self) -> bool:
+    def hung_up(self) -> bool:
         return self._over
 
     def write_now(self, message: bytes) -> bool:
