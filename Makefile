@@ -61,7 +61,7 @@ screenshots: $(VENV)/.test ## take the pictures of docs/images/ with Chromium, f
 bench: $(VENV)/.bench ## compare with other libraries in one run (ROWS=name,name for some); installs them first
 	$(BIN)/python -m benchmarks
 
-trace: $(VENV)/.test ## print which files of the project a call, a sweep and a job pass, in each process
+trace: $(VENV)/.test ## print which files of the project a call, a sweep and a job pass, in each process; fails above the bound
 	$(BIN)/python -m benchmarks.trace
 
 mutation: $(VENV)/.mutation ## mutate the broker core and list the mutants that the unit tests miss
