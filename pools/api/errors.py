@@ -22,7 +22,7 @@ from django.views.decorators.csrf import csrf_exempt
 from ninja import NinjaAPI
 from ninja.errors import AuthenticationError, HttpError, ValidationError
 
-from snakepit.pools.api.query import unknown_query
+from snakepit.pools.api.query import wrong_query
 from snakepit.pools.broker.errors import (
     NOT_STARTED,
     UNKNOWN,
@@ -57,7 +57,7 @@ def _error_response(status: int, code: str, message: str) -> JsonResponse:
 
 def on_validation_error(request: HttpRequest, error: ValidationError) -> HttpResponse:
     """A query or body field that ninja rejected. Field names leave out ninja's outer location."""
-    if unknown := unknown_query(request):  # a misspelt name is often why a required one is missing
+    if unknown := wrong_query(request):  # a misspelt name is often why a required one is missing
         return error_response(unknown)
     problems = {".".join(str(part) for part in one["loc"][1:]) or "body": str(one["msg"]) for one in error.errors}
     message = "; ".join(f"{name}: {problem}" for name, problem in problems.items())

@@ -1,4 +1,4 @@
-"""Refusal of query parameters that a route does not have: a misspelt filter would return the wrong rows.
+"""Refusal of query parameters that a route does not have, or has once: such a filter would return the wrong rows.
 
 names ─▶ request.query_names ─▶ authentication, validation ─▶ checked: 400 bad_request, or the route
 """
@@ -24,12 +24,12 @@ def refuse_unknown_parameters(api: NinjaAPI) -> None:
     api.add_decorator(_checked)
 
 
-def unknown_query(request: HttpRequest) -> BadRequest | None:
-    """The error of the parameters that the route of this request does not have, or None."""
+def wrong_query(request: HttpRequest) -> BadRequest | None:
+    """The error of the parameters that the route of this request does not have, or has once, or None."""
     known: tuple[str, ...] = getattr(request, "query_names", ())
     unknown = sorted(set(request.GET) - set(known))
     if not unknown:
-        return None
+        return _repeated(request)
     has = f"it has {', '.join(known)}" if known else "it has none"
     named = ", ".join(repr(name[:50]) for name in unknown[:5])
     fields = {name[:50]: "is not a query parameter of this route" for name in unknown[:5]}
@@ -37,13 +37,23 @@ def unknown_query(request: HttpRequest) -> BadRequest | None:
     return BadRequest(message, details={"fields": fields, "known": list(known)})
 
 
+def _repeated(request: HttpRequest) -> BadRequest | None:
+    lists: frozenset[str] = getattr(request, "query_lists", frozenset())
+    twice = sorted(name for name in request.GET if name not in lists and len(request.GET.getlist(name)) > 1)
+    if not twice:
+        return None
+    fields = dict.fromkeys(twice, "is in the query more than once")
+    return BadRequest(f"{', '.join(twice)}: is in the query more than once; give it once", details={"fields": fields})
+
+
 def _named(run: View) -> View:
     """Give the request the names of the operation's parameters. `run` is a method of the operation."""
-    names = tuple(_names(run.__self__))  # type: ignore[attr-defined]
+    operation: Operation = run.__self__  # type: ignore[attr-defined]
+    names, lists = tuple(_names(operation)), frozenset(_lists(operation))
 
     @functools.wraps(run)
     async def named(request: HttpRequest, **values: Any) -> HttpResponseBase:
-        request.query_names = names  # type: ignore[attr-defined]
+        request.query_names, request.query_lists = names, lists  # type: ignore[attr-defined]
         return await run(request, **values)
 
     return named
@@ -54,9 +64,17 @@ def _names(operation: Operation) -> list[str]:
     for model in operation.models:
         if model.__ninja_param_source__ == "query":
             found += model.__ninja_flatten_map__
-    # A route that reads its query by itself describes it there.
-    described = (operation.openapi_extra or {}).get("parameters", ())
-    return found + [one["name"] for one in described if one["in"] == "query"]
+    return found + [one["name"] for one in _described(operation)]
+
+
+def _lists(operation: Operation) -> list[str]:
+    """The parameters that may be repeated."""
+    return [one["name"] for one in _described(operation) if "'array'" in str(one["schema"])]
+
+
+def _described(operation: Operation) -> list[dict[str, Any]]:
+    """The parameters of a route that reads its query by itself."""
+    return [one for one in (operation.openapi_extra or {}).get("parameters", ()) if one["in"] == "query"]
 
 
 def _checked(view: View) -> View:
@@ -64,7 +82,7 @@ def _checked(view: View) -> View:
 
     @functools.wraps(view)
     async def checked(request: HttpRequest, *args: Any, **values: Any) -> HttpResponseBase:
-        if error := unknown_query(request):
+        if error := wrong_query(request):
             raise error
         return await view(request, *args, **values)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from snakepit.pools.broker import json_keys
 from snakepit.pools.cli.output import UsageError, json_line, print_value, report_errors, terminal
 from snakepit.pools.cli.parameters import Arguments, AsJson, Command, Pool, Priority
 from snakepit.pools.cli.routed import open_stream
@@ -73,14 +73,11 @@ def read_arguments(text: str) -> Json:
         elif text.startswith("@"):
             source = text[1:]  # before the read, whose error names it
             text = Path(source).read_text()
-        values = json.loads(text)
     except OSError as error:
         raise UsageError(f"{source} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{source}: not JSON: {error}; write an object, such as '{{\"below\": 100}}'") from error
-    if not isinstance(values, dict):
-        raise UsageError(f"{source}: must be a JSON object, such as '{{\"below\": 100}}', not {text.strip()[:40]}")
-    return Json(values)
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{source}: must be UTF-8: {error}") from error
+    return _object(source, text)
 
 
 def read_lines(path: str) -> list[Json]:
@@ -101,7 +98,9 @@ def read_lines(path: str) -> list[Json]:
 
 def _object(place: str, text: str) -> Json:
     try:
-        values = json.loads(text)
+        values = json_keys.loads(text)
+    except json_keys.RepeatedKey as error:
+        raise UsageError(f"{place}: {error}; remove one of them") from error
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{place}: not JSON: {error}; write an object, such as '{{\"below\": 100}}'") from error
     if not isinstance(values, dict):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import uuid
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from snakepit.pools.broker import json_keys
 from snakepit.pools.cli.output import Problem, UsageError, json_line, report_errors, terminal
 from snakepit.pools.cli.parameters import AsJson
 from snakepit.pools.cli.project import start_django
@@ -39,8 +39,8 @@ def workflow(
 
 def _submit(file: str, owner: str, as_json: bool) -> None:
     try:
-        given = json.loads(sys.stdin.read() if file == "-" else Path(file).read_text())
-    except (OSError, ValueError) as error:
+        given = json_keys.loads(sys.stdin.read() if file == "-" else Path(file).read_text())
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"--file {file}: {error}") from error
     if not isinstance(given, dict) or set(given) - {"name", "jobs"}:
         raise UsageError(f"--file {file}: must have an object with `jobs`, and perhaps `name`")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -17,10 +18,12 @@ from django.db import connections
 from django.db.models import Case, QuerySet, TextField, Value, When
 from django.db.models.functions import Cast, Concat, Left
 
+from snakepit.pools import conf
 from snakepit.pools.broker.errors import BadRequest
 from snakepit.pools.models import Job, schema
 from snakepit.pools.models.job import JobQuerySet
 from snakepit.pools.models.states import SHOWN_STATES
+from snakepit.pools.models.strict_json import NotStrict, find_problem, loads
 
 SCANNED = 20_000  # jobs that a tag filter covers
 COUNTED = 1000  # jobs; above it a count shows as "1,000+"
@@ -48,8 +51,9 @@ class JobQuery:
     def __post_init__(self) -> None:
         if self.state and self.state not in SHOWN_STATES:
             raise BadRequest(f"state: {self.state!r} is not one of {', '.join(SHOWN_STATES)}")
-        if "\0" in f"{self.pool}{self.command}{self.owner}{self.tag}{self.arguments}":  # PostgreSQL rejects it
-            raise BadRequest("a filter contains the character NUL; remove it")
+        for name in ("pool", "command", "owner", "tag", "arguments"):
+            if problem := find_problem(getattr(self, name)):  # PostgreSQL rejects it
+                raise BadRequest(f"{name}: {problem}; remove it")
         for name in ("since", "until"):
             at = getattr(self, name)
             if at is not None and at.tzinfo is None:
@@ -87,13 +91,23 @@ def _with_arguments(rows: JobQuerySet, wanted: str) -> JobQuerySet:
     """Those whose arguments contain a JSON object or, if it is none, a text."""
     if connections[schema.alias()].vendor != "postgresql":
         raise BadRequest("arguments: this database cannot search in arguments; PostgreSQL can")
-    try:
-        tree = json.loads(wanted)
-    except ValueError:
-        tree = None
-    if isinstance(tree, dict):
+    if (tree := _object(wanted)) is not None:
         return rows.filter(arguments__contains=tree)
     return rows.annotate(arguments_text=Cast("arguments", TextField())).filter(arguments_text__icontains=wanted)
+
+
+def _object(wanted: str) -> Mapping[str, Any] | None:
+    """The JSON object of a search; None if it is another text. BadRequest: no row can contain this object."""
+    try:
+        if not isinstance(json.loads(wanted), dict):
+            return None
+    except (ValueError, RecursionError):
+        return None
+    try:
+        found: Mapping[str, Any] = loads(wanted.encode(), max_depth=conf.current().max_depth)
+    except NotStrict as error:
+        raise BadRequest(f"arguments: the JSON object {error}; no job has such arguments") from None
+    return found
 
 
 # The text of JSON begins where the column does, so the database sends no more than the start.

@@ -17,6 +17,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
+from snakepit.pools.broker.json_keys import RepeatedKey, unrepeated
 from snakepit.workers.report import utf8
 
 
@@ -28,7 +29,7 @@ def loads(text: bytes, *, max_depth: int) -> Any:
     """Parse UTF-8 JSON. The message of NotStrict is a predicate: "contains ...", to follow a name."""
     try:
         value = json.loads(
-            text.decode("utf-8"), parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_object
+            text.decode("utf-8"), parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=unrepeated
         )
     except UnicodeDecodeError:
         raise NotStrict("is not UTF-8") from None
@@ -36,6 +37,8 @@ def loads(text: bytes, *, max_depth: int) -> Any:
         raise NotStrict(f"is nested deeper than {max_depth} levels") from None
     except NotStrict:
         raise
+    except RepeatedKey as error:
+        raise NotStrict(str(error)) from None
     except json.JSONDecodeError as error:
         raise NotStrict(f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
     except ValueError:
@@ -107,17 +110,6 @@ def _wrong_text(text: str) -> str | None:
 
 def _refuse_constant(word: str) -> NoReturn:
     raise NotStrict(f"contains {word}, which JSON cannot represent")
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        seen: set[str] = set()
-        for name, _ in pairs:
-            if name in seen:
-                raise NotStrict(f"contains the key {name[:100]!r} twice in one object")
-            seen.add(name)
-    return value
 
 
 def _finite(text: str) -> float:

@@ -36,6 +36,17 @@ def test_an_unknown_query_parameter_is_refused_on_every_route(
     assert broker.calls == broker.orders == []
 
 
+def test_a_parameter_that_may_be_given_once_is_refused_twice(client: Client, make_key: Callable[..., str]) -> None:
+    headers = {"Authorization": make_key("run", "view", "jobs")}
+    refused = client.get("/api/jobs?state=failed&state=lost", headers=headers)
+    assert (refused.status_code, refused.json()["error"]["details"]["fields"].keys()) == (400, {"state"})
+    options = "pool=none&command=c&tags=a&tags=b&priority=1"
+    for more, status, field in (("", 404, "none"), ("&priority=2", 400, "priority: ")):
+        url = f"/api/jobs/batch?{options}{more}"
+        answer = client.post(url, "{}", content_type="application/x-ndjson", headers=headers)
+        assert (answer.status_code, field in answer.json()["error"]["message"]) == (status, True), answer.content
+
+
 def test_a_caller_without_a_key_does_not_get_that_far(client: Client) -> None:
     assert client.get("/api/pools?pol=digits").status_code == 401
 

@@ -417,6 +417,9 @@ def test_lines_are_submitted_from_a_shell(tmp_path: Path, capsys: pytest.Capture
     file.write_text('{"n": 1}\nn\n')
     assert run(["submit", "digits", "classify", "--file", str(file)]) != 0
     assert "line 2: not JSON" in capsys.readouterr().err
+    file.write_text('{"n": 1}\n{"n": 1, "n": 2}\n')
+    assert run(["submit", "digits", "classify", "--file", str(file)]) == 2
+    assert "line 2: contains the key 'n' twice in one object; remove one" in capsys.readouterr().err
     assert run(["submit", "digits", "classify", '{"n": 1}', "--file", str(file)]) != 0
     assert "--file takes neither" in capsys.readouterr().err
     assert Job.objects.count() == 2

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from django.contrib.auth.models import Permission
@@ -151,6 +152,9 @@ def test_the_dashboard_shows_groups_and_arguments_to_those_who_may_see_them(
 def test_arguments_are_searched_on_postgresql_among_those_that_the_caller_may_see(
     some: None, client: Client, make_key: Any
 ) -> None:
+    for wrong in (r'{"n": "\u0000"}', '{"n": NaN}', '{"n": 1e999}', r'{"n": "\ud800"}', '{"n": 1, "n": 2}', "\0"):
+        refused = get(client, f"?{urlencode({'arguments': wrong})}", make_key("view", "jobs"))
+        assert (refused.status_code, refused.json()["error"]["message"][:10]) == (400, "arguments:"), wrong
     asked = "?arguments=" + "%7B%22name%22%3A%22Bob%22%7D"  # {"name":"Bob"}
     found = get(client, asked, make_key("view", "jobs"))
     if connection.vendor != "postgresql":

@@ -310,6 +310,7 @@ def test_a_job_that_failed_is_exit_code_one(shell: Any) -> None:
     [
         (("submit", "nothing", "x"), 1, "pool_unknown"),
         (("submit", "digits", "x", "[1]"), 2, "must be a JSON object"),
+        (("submit", "digits", "x", '{"n": 1, "n": 2}'), 2, "the arguments: contains the key 'n' twice"),
         (("submit", "digits", "x", "--run-after", "soon"), 2, "is not a time"),
         (("submit", "digits", "x", "--run-after", "2026-01-01T00:00:00"), 1, "run_after"),
         (("jobs", "--state", "no"), 2, ": --state: 'no' is not one of"),

@@ -256,6 +256,9 @@ def test_a_shell_submits_a_file_and_shows_it(manual: Pools, tmp_path: Path, caps
     assert "total" in out
     assert run(["workflow", ident, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["states"] == {"queued": 1, "blocked": 1}
+    file.write_text('{"jobs": [{"id": "a", "id": "b", "pool": "primes", "command": "count"}]}')
+    assert run(["workflow", "--file", str(file)]) == 2
+    assert "contains the key 'id' twice" in capsys.readouterr().err
     assert run(["workflow", "0" * 32]) == 1
     assert run(["workflow"]) == 2
 
