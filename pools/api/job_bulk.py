@@ -80,6 +80,8 @@ async def _act(request: HttpRequest, action: str) -> HttpResponse:
     if not wanted.all and not any(filters.values()):
         raise BadRequest("give at least one filter, or all=true to change every job")
 
+    upto_id = _id(wanted.upto) if wanted.upto else None
+
     def act() -> dict[str, Any]:
         order = Order(requester.actor, wanted.reason, requester.owner, "rest", requester.address)
         rows = JobQuery(**filters).rows(changeable(requester, action, order, wanted.pool))
@@ -89,7 +91,6 @@ async def _act(request: HttpRequest, action: str) -> HttpResponse:
             sample = [shown_to(requester, job, brief=True) for job in found.sample]
             upto = str(found.upto) if found.upto else None
             return {**base, "count": found.count, "more": found.more, "upto": upto, "sample": sample}
-        upto_id = _id(wanted.upto) if wanted.upto else None
         done = job_orders.act(action, rows, filters, order, upto=upto_id, seconds=SECONDS)
         return {**base, "count": done.done, "left": done.left}
 

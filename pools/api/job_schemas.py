@@ -24,6 +24,15 @@ def _no_number(value: object) -> object:
     raise ValueError(f"{value!r} is a number; write a time in ISO 8601 with a zone: 2026-01-31T12:00:00Z")
 
 
+def _no_flag(value: object) -> object:
+    """Reject true and false, which pydantic reads as 1 and 0."""
+    if isinstance(value, bool):
+        raise ValueError("must be a number, not a boolean")
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_no_flag)]
+Number = Annotated[float, BeforeValidator(_no_flag)]
 Moment = Annotated[datetime, BeforeValidator(_no_number)]
 
 
@@ -34,27 +43,29 @@ class JobOptionsIn(Schema):
 
     pool: str = Field(max_length=48)
     command: str = Field(max_length=200, json_schema_extra={"minLength": 1})
-    priority: int = Field(default=0, description="Higher first.", json_schema_extra={"minimum": -100, "maximum": 100})
+    priority: Whole = Field(default=0, description="Higher first.", json_schema_extra={"minimum": -100, "maximum": 100})
     run_after: Moment | None = None
     deadline: Moment | None = None
     expires: Moment | None = Field(default=None, description="Cancel the job if it has not begun by then.")
-    timeout: float | None = Field(
+    timeout: Number | None = Field(
         default=None,
         description="Seconds for one attempt.",
         json_schema_extra={"minimum": 0.001, "maximum": 31 * 86_400},
     )
-    max_attempts: int | None = Field(default=None, json_schema_extra={"minimum": 1, "maximum": 100})
-    backoff: float | None = Field(default=None, json_schema_extra={"minimum": 0, "maximum": 3600})
+    max_attempts: Whole | None = Field(default=None, json_schema_extra={"minimum": 1, "maximum": 100})
+    backoff: Number | None = Field(default=None, json_schema_extra={"minimum": 0, "maximum": 3600})
     retry: str = Field(default="lost", json_schema_extra={"enum": ["never", "safe", "lost", "always"]})
     tags: list[str] = Field(default_factory=list, json_schema_extra={"maxItems": 16})
-    retention: int | None = Field(default=None, json_schema_extra={"minimum": 0, "maximum": 10**9})
+    retention: Whole | None = Field(default=None, json_schema_extra={"minimum": 0, "maximum": 10**9})
     unique: bool = Field(default=False, description="Answer with a job of the caller that is the same, if one exists.")
     unique_by: list[str] | None = Field(
         default=None,
         description="Names of the arguments that must be equal; default: all. An empty list: the command alone.",
         json_schema_extra={"maxItems": 50},
     )
-    unique_period: float | None = Field(default=None, description="Only jobs that were created in these seconds count.")
+    unique_period: Number | None = Field(
+        default=None, description="Only jobs that were created in these seconds count."
+    )
     unique_states: list[str] | None = Field(
         default=None,
         description="The states in which a job counts; default: scheduled, blocked, queued and running.",

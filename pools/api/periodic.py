@@ -12,7 +12,7 @@ from ninja import Field, Router, Schema
 
 from snakepit.pools.api.auth import Caller, caller
 from snakepit.pools.api.calls import json_response
-from snakepit.pools.api.job_schemas import JobOut
+from snakepit.pools.api.job_schemas import JobOut, Number, Whole
 from snakepit.pools.api.jobs import shown_to
 from snakepit.pools.api.json_value import JsonValue
 from snakepit.pools.api.operate import order_from, order_route, read
@@ -37,17 +37,17 @@ class PeriodicOptions(Schema):
     arguments: dict[str, Any] = Field(default_factory=dict)
     cron: str = Field(default="", max_length=200, description="Minute, hour, day of month, month, day of week.")
     time_zone: str = Field(default="UTC", max_length=64, description="Zone of `cron`, such as Europe/Berlin.")
-    interval: int | None = Field(default=None, description="Instead of `cron`. Whole intervals since 1970.")
+    interval: Whole | None = Field(default=None, description="Instead of `cron`. Whole intervals since 1970.")
     enabled: bool = True
     misfire: str = Field(default="skip", json_schema_extra={"enum": ["skip", "once"]})
-    priority: int = Field(default=0, json_schema_extra={"minimum": -100, "maximum": 100})
-    timeout: float | None = None
-    expires_after: int | None = Field(default=None, json_schema_extra={"minimum": 0})
-    max_attempts: int | None = None
-    backoff: float | None = None
+    priority: Whole = Field(default=0, json_schema_extra={"minimum": -100, "maximum": 100})
+    timeout: Number | None = None
+    expires_after: Whole | None = Field(default=None, json_schema_extra={"minimum": 0})
+    max_attempts: Whole | None = None
+    backoff: Number | None = None
     retry: str = Field(default="lost", json_schema_extra={"enum": ["never", "safe", "lost", "always"]})
     tags: list[str] = Field(default_factory=list)
-    retention: int | None = None
+    retention: Whole | None = None
 
 
 class PeriodicIn(PeriodicOptions):

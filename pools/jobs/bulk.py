@@ -123,7 +123,7 @@ def _checked(
             arguments = store(row)
             size = len(json.dumps(arguments))
             target.check(arguments, unique_by=unique_by, size=size)
-            name = check_key(key) if key else ""  # type: ignore[arg-type]
+            name = check_key(key)  # type: ignore[arg-type]
             yield _Row(index, arguments, size, name, target.limit_key(arguments))
         except CommandUnknown:
             raise
@@ -195,7 +195,8 @@ class _Submission:
                     raise
                 continue
             self._keep(found, new)
-            self._by_key = {key: known[key] for key in self._by_key.keys() | keys}
+            # A row that counts as the same as another one made no job with its key.
+            self._by_key = {key: known[key] for key in self._by_key.keys() | keys if key in known}
             self._same = same
             return
         raise BadRequest(CONTENDED)

@@ -91,7 +91,7 @@ def show_options(function: Function) -> Function:
 
 def check_key(value: str | None) -> str:
     """A checked idempotency key; empty: none."""
-    return _text("idempotency_key", value or "", 200)
+    return _text("idempotency_key", "" if value is None else value, 200)
 
 
 def _check_horizon(run_after: datetime | None, retention: int | None) -> None:
@@ -122,22 +122,31 @@ def _or(value: Any, default: Any) -> Any:
 
 def _whole(name: str, value: Any, low: int, high: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise BadRequest(f"{name}: {value!r} is not a whole number from {low} to {high}")
+        raise BadRequest(f"{name}: {_short(value)} is not a whole number from {low} to {high}")
     return value
 
 
+def _short(value: Any) -> str:
+    """The value in an error. Python refuses to print a whole number of more than 4300 digits."""
+    large = isinstance(value, int) and abs(value) >= 10**40
+    return "a number of more than 40 digits" if large else repr(value)[:100]
+
+
 def _seconds(name: str, value: Any, low: float, high: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    whole = isinstance(value, int) and not isinstance(value, bool)  # perhaps larger than a float can be
+    if not whole and not (isinstance(value, float) and math.isfinite(value)):
         raise BadRequest(f"{name}: {value!r} is not a number of seconds")
     if not low <= value <= high:
-        raise BadRequest(f"{name}: {value} is outside {low} to {high} seconds")
+        raise BadRequest(f"{name}: {_short(value)} is outside {low} to {high} seconds")
     return float(value)
 
 
 def _moment(name: str, value: Any) -> datetime | None:
     if value is None:
         return None
-    if not isinstance(value, datetime) or timezone.is_naive(value):
+    if isinstance(value, datetime) and timezone.is_naive(value):
+        raise BadRequest(f"{name}: {value.isoformat()} has no time zone; write it as 2026-01-31T12:00:00Z")
+    if not isinstance(value, datetime):
         raise BadRequest(f"{name}: {value!r} is not a datetime with a time zone, such as 2026-01-31T12:00:00Z")
     if problem := find_problem(value):
         raise BadRequest(f"{name}: {problem}")

@@ -72,7 +72,8 @@ def problems(periodic: PeriodicJob) -> dict[str, str]:
     try:
         columns(periodic, utc_now())
     except BrokerError as error:
-        return {_field_of(error): error.message}
+        field = _field_of(error)
+        return {field: error.message.removeprefix(f"{field}: ")}
     return {}
 
 

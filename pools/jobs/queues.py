@@ -39,11 +39,11 @@ def wake_limited() -> int:
 
 def _set(pool: str, paused: bool) -> bool:
     # Not by save(): the definition stays the same, so brokers need not read it again.
-    rows = Pool.objects.filter(name=pool) if "\0" not in pool else Pool.objects.none()
+    rows = Pool.objects.filter(name=pool) if isinstance(pool, str) and "\0" not in pool else Pool.objects.none()
     if rows.filter(queue_paused=not paused).update(queue_paused=paused):
         return True
     if not rows.exists():
-        raise PoolUnknown(f"No pool is named {pool[:50]!r}.", details={"pool": pool})
+        raise PoolUnknown(f"No pool is named {str(pool)[:50]!r}.", details={"pool": str(pool)})
     return False
 
 

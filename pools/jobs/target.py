@@ -16,6 +16,7 @@ from snakepit.pools.jobs import commands, in_process
 from snakepit.pools.jobs.arguments import check_size
 from snakepit.pools.jobs.schema_check import problems
 from snakepit.pools.models import Pool
+from snakepit.pools.models.strict_json import find_problem as find_wrong
 
 NAME = re.compile(r"[^\W\d]\w{0,199}")
 
@@ -24,7 +25,7 @@ class JobTarget:
     """A command of a pool, for any number of jobs. Pool and commands are read once."""
 
     def __init__(self, pool: str, command: str) -> None:
-        if not isinstance(pool, str) or "\0" in pool:
+        if not isinstance(pool, str) or find_wrong(pool):
             raise BadRequest("pool: must be the name of a pool")
         if not isinstance(command, str) or not NAME.fullmatch(command):
             raise BadRequest(f"command: {str(command)[:50]!r} is not the name of a command")

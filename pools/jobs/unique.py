@@ -16,9 +16,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -58,14 +57,12 @@ class Unique:
             raise BadRequest(f"unique: by: must be at most {MOST_NAMES} names")
         period = self.period
         if period is not None and not (
-            isinstance(period, int | float)
-            and not isinstance(period, bool)
-            and math.isfinite(period)
-            and 0 < period <= LONGEST
+            isinstance(period, int | float) and not isinstance(period, bool) and 0 < period <= LONGEST
         ):
-            raise BadRequest(f"unique: period: {period!r} is not a number of seconds up to {LONGEST}")
+            raise BadRequest(f"unique: period: {str(period)[:40]} is not a number of seconds up to {LONGEST}")
         states = self.states
-        if isinstance(states, str) or not states or not set(states) <= set(SHOWN_STATES):
+        right = isinstance(states, Collection) and not isinstance(states, str | Mapping) and bool(states)
+        if not right or not all(one in SHOWN_STATES for one in states):
             raise BadRequest(f"unique: states: {states!r} must be a list of {', '.join(SHOWN_STATES)}")
 
     def key(self, pool: str, command: str, owner: str, arguments: Mapping[str, Any]) -> str:

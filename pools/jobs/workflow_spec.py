@@ -45,6 +45,9 @@ def _step(index: int, job: Any, names: dict[str, int]) -> Step:
         raise BadRequest("must be an object")
     if unknown := sorted(set(job) - KEYS):
         raise BadRequest(f"{unknown[0]}: is not a field of a job in a workflow; it has {', '.join(sorted(KEYS))}")
+    for field in ("pool", "command"):
+        if not isinstance(job.get(field), str) or not job[field]:
+            raise BadRequest(f"{field}: is missing" if field not in job else f"{field}: must be the name of a {field}")
     arguments = job.get("arguments", {})
     if not isinstance(arguments, dict):
         raise BadRequest("arguments: must be an object")
@@ -53,8 +56,8 @@ def _step(index: int, job: Any, names: dict[str, int]) -> Step:
         raise BadRequest(f"results.{both[0][:100]}: is in arguments too; give the value or the job")
     step = Step(
         index,
-        job.get("pool", ""),
-        job.get("command", ""),
+        job["pool"],
+        job["command"],
         Json(arguments),
         JobOptions(**{name: _option(name, job[name]) for name in OPTIONS & set(job)}),
         tuple(needs),

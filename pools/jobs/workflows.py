@@ -104,6 +104,10 @@ class Workflow:
             raise BadRequest("owner: give it to the workflow; unique: a job of a workflow is always a new one")
         if options.depends_on:
             raise BadRequest("depends_on: a job of a workflow has `after` in its place")
+        if isinstance(after, str | Mapping) or not isinstance(after, Iterable):
+            raise BadRequest(f"after: must be a list of jobs, or of their ids, not {type(after).__name__}")
+        if not isinstance(arguments, Mapping | None):
+            raise BadRequest(f"arguments: must be a dict, not {type(arguments).__name__}")
         given, needs = {}, [self._after(step) for step in after]
         for name, value in {**(arguments or {}), **rest}.items():
             found = list(self._results(name, value))
@@ -118,12 +122,16 @@ class Workflow:
         self, pool: str, command: str, rows: Iterable[Mapping[str, Any]], *, after: Iterable[Any] = (), **options: Any
     ) -> list[Step]:
         """Add one job for each dict of arguments. Give the list to a later job, which is then the callback."""
-        first = tuple(after)
+        first = tuple(after) if isinstance(after, Iterable) and not isinstance(after, str) else after
+        if isinstance(rows, str | Mapping) or not isinstance(rows, Iterable):
+            raise BadRequest(f"rows: must be a list of dicts of arguments, not {type(rows).__name__}")
         return [self.job(pool, command, row, after=first, **options) for row in rows]
 
     def chain(self, pool: str, commands: Iterable[str], argument: str, value: Any, **options: Any) -> Step:
         """Add jobs that each receive the result of the one before as `argument`, the first one `value`."""
         last = value
+        if isinstance(commands, str):
+            raise BadRequest(f"commands: must be a list of names, such as [{commands!r}], not a str")
         for command in commands:
             last = self.job(pool, command, {argument: last}, **options)
         if not isinstance(last, Step):
@@ -148,6 +156,8 @@ class Workflow:
                         f"{name}: a list of results may have only steps and jobs, not {type(one).__name__}"
                     )
                 yield self._need(one, name, position)
+        elif _holds_step(value):
+            raise BadRequest(f"{name}: a job inside a value receives no result; give the job, or a list of jobs")
 
     def _need(self, value: Step | Job, name: str = "", position: int | None = None) -> Need:
         if isinstance(value, Job):
@@ -165,6 +175,12 @@ class Workflow:
         return step.index
 
 
+def _holds_step(value: Any, depth: int = 8) -> bool:
+    """Whether a step is inside a value. Its fields would be stored in place of its result."""
+    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    return any(isinstance(one, Step) or (depth > 0 and _holds_step(one, depth - 1)) for one in parts)
+
+
 def submit(steps: Sequence[Step], name: str = "", owner: Any = None) -> JobWorkflow:
     """Check the jobs, and store them with their edges. An error names the job by its place, from 0."""
     if not isinstance(name, str) or len(name) > 100 or not name.isprintable():
@@ -177,8 +193,8 @@ def submit(steps: Sequence[Step], name: str = "", owner: Any = None) -> JobWorkf
     targets: dict[tuple[str, str], JobTarget] = {}
     for step in steps:
         try:
-            key = step.pool, step.command
-            targets[key] = target = targets.get(key) or JobTarget(*key)
+            key = str(step.pool), str(step.command)
+            targets[key] = target = targets.get(key) or JobTarget(step.pool, step.command)
             columns.append(_columns(step, target, owner))
         except BrokerError as error:
             raise _of_job(step.index, error) from None

@@ -18,12 +18,14 @@ from django.db.models.base import ModelBase
 from snakepit.pools.models.job import RETRIES
 from snakepit.pools.models.moments import MomentField, utc_now
 from snakepit.pools.models.recurrence import Recurrence
+from snakepit.pools.models.strict_json import find_problem
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,39}")
 SHOWN_RUNS = 5  # next times on the pages
 KEPT_RUNS = 100  # rows of runs of one schedule
 # Columns that the scheduler writes. `save` does not write them: a form may hold old values.
 RUN_COLUMNS = frozenset({"last_run", "last_job", "problem"})
+TEXTS = ("pool", "command", "owner", "tags", "cron", "time_zone", "arguments")  # from outside
 
 
 class Misfire(models.TextChoices):
@@ -95,6 +97,7 @@ class PeriodicJob(models.Model):
     ) -> None:
         """Store the definition. The next run is computed anew if the schedule has changed or was paused."""
         adding = self._state.adding
+        self._check_written(update_fields)
         if problems := self._problems():
             raise ValidationError(problems)
         self.tags = ",".join(self.tag_list)
@@ -111,9 +114,21 @@ class PeriodicJob(models.Model):
         if problems := self._problems():
             raise ValidationError(problems)
 
+    def _check_written(self, update_fields: Iterable[str] | None) -> None:
+        """Convert and check what is written, as a form does. A database would refuse it without the field's name."""
+        if isinstance(self.tags, list | tuple):
+            self.tags = ",".join(map(str, self.tags))
+        fields = self._meta.concrete_fields
+        own = {field.name for field in fields if field.editable and not field.primary_key}
+        written = own if update_fields is None else own & {*update_fields}
+        self.clean_fields(exclude={field.name for field in fields} - written)
+
     def _problems(self) -> dict[str, str]:
-        """What is wrong with the schedule and the name, which becomes a tag of the jobs."""
-        problems = self.recurrence.problems()
+        """What is wrong with the schedule, what no database takes, and the name, which becomes a tag of the jobs."""
+        texts = {name: find_problem(getattr(self, name)) for name in TEXTS}
+        problems = {name: why for name, why in texts.items() if why} or self.recurrence.problems()
+        if not isinstance(self.arguments, dict):
+            problems["arguments"] = "must be an object: the arguments by name"
         if not NAME.fullmatch(self.name or ""):
             problems["name"] = "must have 1 to 40 characters: lower-case letters, digits and _.-"
         return problems

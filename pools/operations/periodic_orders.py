@@ -68,7 +68,8 @@ def find_problems(row: PeriodicJob) -> dict[str, str]:
     try:
         row.full_clean()
     except ValidationError as error:
-        return {field: " ".join(texts) for field, texts in error.message_dict.items()}
+        # The last one is the most precise: those of the model follow those of a column.
+        return {field: texts[-1] for field, texts in error.message_dict.items()}
     return periodic.problems(row)
 
 

@@ -149,7 +149,16 @@ def test_rest_changes_what_the_caller_could_change_one_by_one(client: Client, ma
 
 
 @pytest.mark.parametrize(
-    "body", [{}, {"state": "done"}, {"pool": "digits", "upto": "x"}, {"colour": "red"}, {"since": 5}], ids=str
+    "body",
+    [
+        {},
+        {"state": "done"},
+        {"pool": "digits", "upto": "x"},
+        {"pool": "digits", "upto": "x", "dry_run": True},
+        {"colour": "red"},
+        {"since": 5},
+    ],
+    ids=str,
 )
 def test_rest_refuses_what_it_cannot_read(body: dict[str, Any], client: Client, make_key: Any) -> None:
     bring("queued")

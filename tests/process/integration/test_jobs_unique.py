@@ -84,7 +84,8 @@ def test_a_period_and_states_of_ended_jobs() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [{"by": 5}, {"by": [1]}, {"period": 0}, {"period": "1"}, {"period": float("nan")}, {"period": True},
-     {"states": []}, {"states": ["waiting"]}, {"states": "queued"}],
+     {"period": 10**400}, {"states": []}, {"states": ["waiting"]}, {"states": "queued"}, {"states": 5},
+     {"states": [["queued"]]}],
 )  # fmt: skip
 def test_a_wrong_option_is_named(wrong: dict[str, Any]) -> None:
     with pytest.raises(BadRequest, match=f"unique: {next(iter(wrong))}"):
@@ -102,6 +103,15 @@ def test_a_bulk_submission_finds_and_makes_unique_jobs() -> None:
     assert Job.objects.count() == 3
     assert [found[0].existed, found[1].existed, found[0].pk] == [True, False, first.pk]
     assert submit([2]).existed
+
+
+def test_equal_rows_with_idempotency_keys_make_one_job() -> None:
+    """A row that counts as the same as another one makes no job, and so none that has its key."""
+    rows = [{"pixels": [1]}, {"pixels": [1]}]
+    first, same = jobs.submit_many("digits", "classify", rows, unique=True, idempotency_keys=["a", "b"])
+    assert first.pk == same.pk
+    (again,) = jobs.submit_many("digits", "classify", rows[:1], unique=True, idempotency_keys=["c"])
+    assert (again.pk, again.existed, Job.objects.count()) == (first.pk, True, 1)
 
 
 @pytest.mark.django_db(transaction=True)

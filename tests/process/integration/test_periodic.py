@@ -192,8 +192,13 @@ def test_old_runs_are_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"cron": "nonsense"}, {"time_zone": "Mars/Base"}, {"interval": 5}, {"cron": ""}, {"name": "Night Run"}]
-)
+    "wrong",
+    [{"cron": "nonsense"}, {"time_zone": "Mars/Base"}, {"interval": 5}, {"cron": ""}, {"name": "Night Run"},
+     {"time_zone": "localtime"}, {"time_zone": "right/UTC"}, {"cron": 5}, {"cron": "", "interval": "x"},
+     {"misfire": "all"}, {"retry": "x"}, {"arguments": 5}, {"arguments": {"n": float("nan")}},
+     {"expires_after": -1}, {"pool": "\0"}, {"owner": "x" * 151}],
+    ids=str,
+)  # fmt: skip
 def test_a_wrong_schedule_is_not_stored(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         make(**wrong)
@@ -228,6 +233,12 @@ def test_rest_adds_shows_changes_and_deletes(client: Client, make_key: Callable[
         refused = ask("PATCH", "/nightly", {field: value})
         assert refused.status_code in (400, 404), field
         assert field in refused.content.decode() or field == "interval"
+    for field, value, why in (
+        ("timeout", -1, "timeout: -1.0 is outside"), ("interval", -5, "interval: -5 is outside"),
+        ("priority", True, "priority: Value error, must be a number"), ("tags", ["Ü"], "tags: 'Ü' must have"),
+    ):  # fmt: skip
+        refused = ask("PATCH", "/nightly", {field: value, **({"cron": ""} if field == "interval" else {})})
+        assert (refused.status_code, refused.json()["error"]["message"][: len(why)]) == (400, why)
     job = ask("POST", "/nightly/run").json()
     assert job["tags"] == ["periodic:nightly", "night"]
     assert ask("POST", "/nightly/pause", {"reason": "release"}).json()["enabled"] is False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -188,6 +189,43 @@ def test_a_wrong_job_refuses_the_whole_and_is_named(manual: Pools) -> None:
     with pytest.raises(BadRequest, match="1 to 1000 jobs"):
         jobs.Workflow().submit()
     assert not Job.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("job", "words"),
+    [
+        ({"command": "add"}, r"jobs\[0\]: pool: is missing"),
+        ({"pool": "sums"}, r"jobs\[0\]: command: is missing"),
+        ({"pool": ["sums"], "command": "add"}, r"jobs\[0\]: pool: must be the name of a pool"),
+        ({"pool": "sums", "command": {}}, r"jobs\[0\]: command: must be the name of a command"),
+        ({"pool": "sums", "command": "add", "timeout": 10**400}, "job 0: timeout: a number of more than 40 digits"),
+    ],
+    ids=["no pool", "no command", "pool", "command", "timeout"],
+)
+def test_rest_names_the_field_of_a_wrong_job(
+    job: dict[str, Any], words: str, manual: Pools, client: Client, make_key: Any
+) -> None:
+    body = {"jobs": [{"arguments": {"number": 1}, **job}]}
+    headers = {"Authorization": make_key()}
+    answer = client.post("/api/workflows", json.dumps(body), content_type="application/json", headers=headers)
+    assert answer.status_code == 400, answer.content
+    assert re.match(words, answer.json()["error"]["message"])
+
+
+def test_a_builder_names_what_is_no_list_and_a_job_inside_a_value(manual: Pools) -> None:
+    flow: Any = jobs.Workflow()
+    first = flow.job("sums", "add", number=1)
+    for words, add in (
+        ("after: must be a list of jobs, or of their ids, not Step", lambda: flow.job("sums", "add", after=first)),
+        ("after: must be a list", lambda: flow.group("sums", "add", [{"number": 1}], after=first)),
+        ("rows: must be a list of dicts", lambda: flow.group("sums", "add", None)),
+        ("arguments: must be a dict, not int", lambda: flow.group("sums", "add", [5])),
+        ("commands: must be a list of names", lambda: flow.chain("sums", "add", "number", 1)),
+        ("numbers: a job inside a value receives no result", lambda: flow.job("sums", "total", numbers={"a": [first]})),
+    ):
+        with pytest.raises(BadRequest, match=words):
+            add()
+    assert flow.steps == [first]
 
 
 def _with(first: Any, flow: jobs.Workflow, name: str, **more: Any) -> None:

@@ -34,6 +34,9 @@ def test_options_are_separated_from_arguments_of_the_command() -> None:
         ({"max_attempts": 0}, "max_attempts: 0 is not a whole number from 1 to 100"),
         ({"expires": NOON, "run_after": NOON}, "expires: is not after run_after"),
         ({"deadline": NOON, "run_after": NOON + timedelta(hours=1)}, "deadline: is not after run_after"),
+        ({"run_after": NOON.replace(tzinfo=None)}, "run_after: 2026-01-31T12:00:00 has no time zone"),
+        ({"timeout": 10**5000}, "timeout: a number of more than 40 digits is outside 0.001 to 2678400 seconds"),
+        ({"backoff": float("inf")}, "backoff: inf is not a number of seconds"),
     ],
 )
 def test_options_that_no_job_could_follow_are_refused(given: dict[str, Any], words: str) -> None:
