@@ -40,6 +40,7 @@ LARGEST = 2**36  # bytes that one file may have, whatever its pool allows
 MOST_FILES = 64  # of one value; the kernel passes at most 253 descriptors in one message
 COPIED = MOST_FILES  # the number of the file that has all copied parts
 TAG = "$buffer"
+_WHOLE = frozenset({int})
 ATTACHMENT = "$buffer"  # the copied parts of arguments, where they are an attachment; no argument has this name
 _PART = re.compile(rb'\{"\$buffer":\[(\d+),(\d+),(\d+)\]\}')  # not in a string of JSON: there a quote is escaped
 ROOM = socket.CMSG_SPACE(MOST_FILES * array.array("i").itemsize) if hasattr(socket, "CMSG_SPACE") else 0
@@ -193,7 +194,7 @@ class Incoming:
 
     def view(self, part: object) -> memoryview:
         """The bytes of a part. Raises BufferInvalid: the text may name anything, and a descriptor may be anything."""
-        if not isinstance(part, list) or len(part) != 3 or any(type(one) is not int or one < 0 for one in part):
+        if not isinstance(part, list) or len(part) != 3 or not _WHOLE.issuperset(map(type, part)) or min(part) < 0:
             raise BufferInvalid("a part of a buffer is [file, offset, length]")
         number, offset, size = part
         whole = self._maps.get(number)

@@ -9,6 +9,7 @@ read. Where NumPy is not installed, an array arrives as nested lists of numbers 
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import math
 import struct
@@ -23,6 +24,7 @@ from snakepit.workers.schema.not_carried import NotCarried
 KINDS = frozenset("biufcSUMmV")
 MAX_DIMENSIONS = 64
 MOST_EMPTY = 1_000_000
+_SIZES = frozenset({int})
 
 
 def tree(tagger: Any, value: Any, depth: int) -> Any:
@@ -92,6 +94,7 @@ def read_dtype(numpy: Any, content: Any, depth: int = 0) -> Any:
     return dtype
 
 
+@functools.lru_cache(maxsize=1)
 def _library() -> Any:
     """NumPy, or None where it is not installed."""
     if "numpy" not in sys.modules and importlib.util.find_spec("numpy") is None:
@@ -102,7 +105,12 @@ def _library() -> Any:
 def _restore_array(restorer: Any, content: Any) -> Any:
     dtype_text, shape, text, *order = content  # "F" of a .npy file whose first index varies fastest
     data = restorer.blob(text)
-    if not (isinstance(shape, list) and len(shape) <= MAX_DIMENSIONS and all(type(n) is int and n >= 0 for n in shape)):
+    if not (
+        isinstance(shape, list)
+        and len(shape) <= MAX_DIMENSIONS
+        and _SIZES.issuperset(map(type, shape))
+        and min(shape, default=0) >= 0
+    ):
         raise ValueError("the shape must be a list of sizes")
     if order not in ([], ["F"]):
         raise ValueError("the order of an array can only be F")

@@ -27,7 +27,7 @@ from datetime import date  # noqa: F401  for the doctest
 from typing import Any
 
 from snakepit.workers.buffers import TAG, THRESHOLD, Incoming, Outgoing
-from snakepit.workers.schema import json_text, kinds
+from snakepit.workers.schema import json_text, kinds, short_arrays
 from snakepit.workers.schema.json_text import MAX_DEPTH
 from snakepit.workers.schema.not_carried import NotCarried, ValueTooLarge
 
@@ -65,8 +65,11 @@ def encode_tree(
                 data = None
         tags = data is None
         if data is None:
-            made = buffers() if callable(buffers) else buffers
-            data = _to_bytes(_encoder(Tagger(limit, what, made).tree(value, 1)))
+            text = short_arrays.text_of(value, buffers)
+            if not text:
+                made = buffers() if callable(buffers) else buffers
+                text = _encoder(Tagger(limit, what, made).tree(value, 1))
+            data = _to_bytes(text)
     except NotCarried as problem:
         raise problem.named(what) from None
     if len(data) > limit:
