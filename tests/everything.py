@@ -177,6 +177,19 @@ class Everything(Adapter):
             self.note("closed")
 
     @command
+    def counts_and_raises(self, to: int) -> Iterator[int]:
+        yield from range(to)
+        raise LookupError("as asked")
+
+    @command(idempotent=True)
+    def dies_once(self, path: str) -> str:
+        """End the process in the first run."""
+        if not Path(path).exists():
+            Path(path).touch()
+            os._exit(3)
+        return "done"
+
+    @command
     def says(self, ctx: Context, text: str) -> str:
         ctx.log(text)
         return text

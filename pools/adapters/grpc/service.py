@@ -13,7 +13,6 @@ from typing import Any
 from google.protobuf.message import DecodeError
 from grpclib.const import Status
 from grpclib.events import RecvRequest, listen
-from grpclib.exceptions import GRPCError
 from grpclib.reflection.service import ServerReflection
 from grpclib.server import Server
 
@@ -293,6 +292,14 @@ async def _called(stream: Any, credit: int, allowed: Allowed) -> Request:
     return request
 
 
+async def _refuse_token(stream: Any) -> None:
+    """Answer a request without the right token, as a method does that refuses: with code and outcome."""
+    async with _Answering(stream):
+        raise errors.Unauthenticated(
+            "the metadata 'authorization: Bearer TOKEN' is missing or wrong; the token is in the runtime directory"
+        )
+
+
 def make_server(
     broker: Broker,
     token: str,
@@ -311,10 +318,7 @@ def make_server(
             return
         given = event.metadata.get("authorization", "")
         if not isinstance(given, str) or not hmac.compare_digest(given.encode(), expected):
-            message = (
-                "the metadata 'authorization: Bearer TOKEN' is missing or wrong; the token is in the runtime directory"
-            )
-            raise GRPCError(Status.UNAUTHENTICATED, message)
+            event.method_func = _refuse_token
 
     listen(server, RecvRequest, check_token)
     return server

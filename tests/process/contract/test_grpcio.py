@@ -1,4 +1,7 @@
-"""A client on stock grpcio and the shipped stubs, against a real broker: through its socket, and over mutual TLS."""
+"""The example on stock grpcio, health and reflection: through the socket of a real broker, and over mutual TLS.
+
+The contract of the wire itself is in test_both_clients.py, for both clients.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,9 @@ from grpclib.health.v1 import health_pb2
 from grpclib.reflection.v1 import reflection_pb2
 
 from snakepit.examples.grpc_client import CallFailed, GrpcClient
-from snakepit.pools.broker.errors import DeadlineExceeded
 from snakepit.pools.wire import broker_pb2 as pb
 from snakepit.pools.wire.broker_pb2_grpc import BrokerStub
-from tests.brokers import PATIENCE, ROOT, RunningBroker, broker, overrun
+from tests.brokers import PATIENCE, ROOT, RunningBroker, broker
 from tests.certificates import Authority
 
 
@@ -74,11 +75,6 @@ class Stock:
         self.broker = BrokerStub(made.channel)
         self.metadata = made.metadata
 
-    def until_running(self) -> None:
-        """Wait until the pool runs a call; each look is a round trip."""
-        while not any(worker.calls for worker in self.status().workers):
-            pass
-
     def status(self) -> Any:
         return self.broker.Status(pb.StatusRequest(), metadata=self.metadata, timeout=PATIENCE)
 
@@ -93,11 +89,6 @@ def test_execute_returns_the_result(client: GrpcClient) -> None:
     assert client.call("one", "echo", value={"a": "é"}) == {"a": "é"}
 
 
-def test_bytes_come_back_as_bytes(stock: Stock) -> None:
-    request = pb.ExecuteRequest(pool="one", command="echo", attachments={"value": b"\0\xff"})
-    assert stock.broker.Execute(request, metadata=stock.metadata, timeout=PATIENCE).raw == b"\0\xff"
-
-
 def test_execute_stream_yields_each_chunk(client: GrpcClient) -> None:
     assert list(client.stream("one", "count", to=50)) == list(range(50))
 
@@ -109,30 +100,6 @@ def test_closing_a_stream_ends_its_generator_in_the_worker(client: GrpcClient, r
     chunks.close()
     assert client.call("one", "echo", PATIENCE, value=1) == 1  # its slot is free again
     assert recent.read_text().count("closed") == before + 1
-
-
-def test_a_session_carries_many_calls(stock: Stock) -> None:
-    calls = [
-        pb.Request(call=pb.Call(ref=ref, pool="one", command="echo", arguments=b'{"value": %d}' % ref))
-        for ref in range(1, 21)
-    ]
-    unknown = pb.Request(call=pb.Call(ref=21, pool="none", command="echo"))
-    answered = threading.Event()
-
-    def requests() -> Iterator[pb.Requests]:
-        yield pb.Requests(requests=[*calls, unknown])
-        answered.wait(PATIENCE)  # a session whose requests end cancels what it waits for
-
-    got: dict[int, Any] = {}
-    replies = stock.broker.Session(requests(), metadata=stock.metadata, timeout=PATIENCE)
-    for message in replies:
-        got |= {reply.ref: reply for reply in message.replies}
-        if len(got) == 21:
-            break
-    answered.set()
-    replies.cancel()
-    assert {ref: json.loads(got[ref].result.value.json) for ref in range(1, 21)} == {ref: ref for ref in range(1, 21)}
-    assert (got[21].error.code, got[21].error.outcome) == ("pool_unknown", "not_started")
 
 
 def test_status_describes_the_node_and_its_pools(client: GrpcClient, stock: Stock, node: RunningBroker) -> None:
@@ -168,27 +135,6 @@ def test_a_deadline_of_grpcio_ends_the_call(client: GrpcClient) -> None:
         client.call("one", "obedient", 0.3)
     assert caught.value.status is grpc.StatusCode.DEADLINE_EXCEEDED
     assert client.call("one", "echo", PATIENCE, value=1) == 1  # its slot is free again
-
-
-def test_a_timeout_in_the_request_has_code_and_outcome(stock: Stock) -> None:
-    def late(timeout: float) -> None:
-        request = pb.ExecuteRequest(pool="one", command="obedient", timeout=timeout)
-        with pytest.raises(grpc.RpcError) as caught:
-            stock.broker.Execute(request, metadata=stock.metadata, timeout=PATIENCE)
-        failed = CallFailed(caught.value)
-        assert (failed.status, failed.code) == (grpc.StatusCode.DEADLINE_EXCEEDED, "deadline_exceeded")
-        raise DeadlineExceeded(str(failed), outcome=failed.outcome)
-
-    overrun(late, 0.3)
-
-
-def test_cancel_frees_the_slot_of_a_running_call(stock: Stock, client: GrpcClient) -> None:
-    request = pb.ExecuteRequest(pool="one", command="obedient", timeout=PATIENCE)
-    running = stock.broker.Execute.future(request, metadata=stock.metadata)
-    stock.until_running()
-    assert running.cancel()
-    assert running.cancelled()
-    assert client.call("one", "echo", PATIENCE, value=1) == 1
 
 
 def test_without_the_token_the_broker_refuses(node: RunningBroker) -> None:
