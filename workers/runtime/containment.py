@@ -10,9 +10,11 @@ docs/explanation/containment.md has the table.
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import fcntl
 import gc
 import importlib
+import io
 import locale
 import os
 import signal
@@ -30,6 +32,9 @@ from typing import Any, TextIO
 _signal: Any = importlib.import_module("_signal")
 get_handler: Callable[[int], Any] = getattr(_signal, "getsignal", signal.getsignal)
 get_mask: Callable[[int, tuple[()]], set[int]] = getattr(_signal, "pthread_sigmask", signal.pthread_sigmask)
+set_wakeup: Callable[[int], int] = getattr(_signal, "set_wakeup_fd", signal.set_wakeup_fd)
+TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
+STREAMS = (0, 1, 2)
 MARK = 37  # a signal that marks an open file; it is sent only for a file with O_ASYNC, which these have not
 PASS = getattr(os, "O_PATH", os.O_RDONLY)  # a sandbox may refuse to read it
 HIGH = 200  # copies of descriptors get numbers from here on, away from those that a command opens
@@ -65,22 +70,24 @@ class Containment:
         """`watched`: descriptors without which the worker cannot work."""
         self._watched = {descriptor: _identity(descriptor) for descriptor in watched}
         self._stdin, self._stdout, self._stderr = sys.stdin, sys.stdout, sys.stderr
-        self._outputs = {descriptor: _identity(descriptor) for descriptor in (1, 2)}
-        self._copies = {descriptor: fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, HIGH) for descriptor in (1, 2)}
+        self._forms = [_form(stream) for stream in (self._stdout, self._stderr)]
+        self._streams = {descriptor: _identity(descriptor) for descriptor in STREAMS}
+        self._copies = {descriptor: fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, HIGH) for descriptor in STREAMS}
         self._directory = os.open(".", PASS | os.O_DIRECTORY | os.O_CLOEXEC)
         self._umask = os.umask(0o077)
         os.umask(self._umask)
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         self._handlers = {int(number): get_handler(number) for number in _handled()}
-        self._no_timer = signal.getitimer(signal.ITIMER_REAL)[0] == 0.0
+        self._unused_timers = tuple(timer for timer in TIMERS if signal.getitimer(timer)[0] == 0.0)
         self._environment = dict(os.environ)
         self._raw = dict(_environment())
         self._locale = locale.setlocale(locale.LC_ALL)
         self._filters, self._show = list(warnings.filters), warnings.showwarning
         self._limits = read_limits()
         self._values = read_settings()
+        self._own_values = read_thread_settings()
         self._status = read_status()
-        self._marked = mark_files((*watched, 1, 2))
+        self._marked = mark_files((*watched, *STREAMS))
         self._signals, self._functions = list(self._handlers), list(self._handlers.values())
 
     def restore(self) -> bool:
@@ -93,15 +100,20 @@ class Containment:
         return changed
 
     def _is_unchanged(self) -> bool:
-        """Set umask and working directory, stop a timer. Return whether everything else is as it was."""
+        """Set umask and working directory, stop timers. Return whether everything else is as it was."""
         try:
             os.umask(self._umask)
             os.fchdir(self._directory)
         except OSError:
             return False
-        if self._no_timer:
-            signal.setitimer(signal.ITIMER_REAL, 0)  # takes no longer than reading it
-        return get_mask(signal.SIG_BLOCK, ()) == self._mask and self._is_interpreter_unchanged()
+        for timer in self._unused_timers:
+            signal.setitimer(timer, 0)  # takes no longer than reading it
+        faulthandler.cancel_dump_traceback_later()
+        return (
+            get_mask(signal.SIG_BLOCK, ()) == self._mask
+            and read_thread_settings() == self._own_values
+            and self._is_interpreter_unchanged()
+        )
 
     def _is_interpreter_unchanged(self) -> bool:
         """Written out: a loop or a helper takes as long as most of these comparisons."""
@@ -109,15 +121,16 @@ class Containment:
             for read_mark, mark in self._marked:
                 if read_mark() != mark:
                     return False
-        except OSError:
+            stdin, stdout, stderr = sys.stdin, sys.stdout, sys.stderr
+            if (stdin and stdin.closed) or (stdout and stdout.closed) or (stderr and stderr.closed):
+                return False
+        except (OSError, ValueError):  # a closed descriptor; a stream without its buffer
             return False
-        stdout, stderr = sys.stdout, sys.stderr
         return (
             stdout is self._stdout
             and stderr is self._stderr
-            and sys.stdin is self._stdin
-            and not (stdout and stdout.closed)
-            and not (stderr and stderr.closed)
+            and stdin is self._stdin
+            and [_form(stdout), _form(stderr)] == self._forms
             and getattr(os.environ, "_data", os.environ) == self._raw
             and list(map(get_handler, self._signals)) == self._functions
             and read_settings() == self._values
@@ -139,7 +152,7 @@ class Containment:
             (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
             and self._status != ""
             and read_status() == self._status
-            and not (self._no_timer and signal.getitimer(signal.ITIMER_REAL)[0])
+            and not any(signal.getitimer(timer)[0] for timer in self._unused_timers)
             and self._is_interpreter_unchanged()
         )
 
@@ -152,12 +165,12 @@ class Containment:
                     raise Uncontained(CUT_OFF)
         except OSError:
             raise Uncontained(CUT_OFF) from None
-        self._restore_output()
+        self._restore_streams()
         self._restore_signals()
         self._restore_interpreter()
 
-    def _restore_output(self) -> None:
-        for descriptor, identity in self._outputs.items():
+    def _restore_streams(self) -> None:
+        for descriptor, identity in self._streams.items():
             try:
                 if _identity(descriptor) == identity:
                     continue
@@ -167,9 +180,13 @@ class Containment:
                 os.dup2(self._copies[descriptor], descriptor)
             except OSError:
                 raise Uncontained(CUT_OFF) from None
-        sys.stdin = self._stdin
+        sys.stdin = self._stdin = _opened(self._stdin, 0)
         sys.stdout = self._stdout = _opened(self._stdout, 1)
         sys.stderr = self._stderr = _opened(self._stderr, 2)
+        for stream, form in zip((self._stdout, self._stderr), self._forms, strict=True):
+            if isinstance(stream, io.TextIOWrapper) and _form(stream) != form:
+                stream.reconfigure(encoding=form[0], errors=form[1], line_buffering=form[2])
+        self._forms = [_form(stream) for stream in (self._stdout, self._stderr)]
 
     def _restore_signals(self) -> None:
         if signal.pthread_sigmask(signal.SIG_BLOCK, ()) != self._mask:
@@ -193,6 +210,9 @@ class Containment:
         if warnings.showwarning is not self._show:
             warnings.showwarning = self._show
         for found, write, value in zip(read_settings(), WRITES, self._values, strict=True):
+            if found != value:
+                write(value)
+        for found, write, value in zip(read_thread_settings(), THREAD_WRITES, self._own_values, strict=True):
             if found != value:
                 write(value)
 
@@ -241,10 +261,23 @@ def mark_files(descriptors: tuple[int, ...]) -> list[tuple[Callable[[], Any], An
 
 
 def _opened(stream: TextIO | None, descriptor: int) -> TextIO | None:
-    """A standard stream, or another one on its descriptor if a call has closed it."""
-    if stream is None or not stream.closed:
+    """A standard stream, or another one on its descriptor if a call has closed it or taken its buffer."""
+    if stream is None:
         return stream
+    with contextlib.suppress(ValueError):
+        if not stream.closed:
+            return stream
+    if descriptor == 0:
+        return os.fdopen(0, closefd=False)
     return os.fdopen(descriptor, "w", buffering=1, closefd=False, errors="backslashreplace")
+
+
+def _form(stream: Any) -> tuple[Any, Any, Any]:
+    """How a standard stream writes text: `reconfigure()` changes it."""
+    try:
+        return stream.encoding, stream.errors, stream.line_buffering
+    except (AttributeError, ValueError):  # None, a stream of another kind, or one without its buffer
+        return None, None, None
 
 
 def _handled() -> list[int]:
@@ -281,6 +314,17 @@ def _switch_gc(enabled: bool) -> None:
     (gc.enable if enabled else gc.disable)()
 
 
+def _set_stack_size(size: int) -> None:
+    threading.stack_size(size)
+
+
+def _switch_faulthandler(enabled: bool) -> None:
+    if enabled:
+        faulthandler.enable(2)
+    else:
+        faulthandler.disable()
+
+
 def read_settings() -> tuple[Any, ...]:
     """The interpreter's settings, in the order of WRITES."""
     return (
@@ -294,6 +338,14 @@ def read_settings() -> tuple[Any, ...]:
         threading.excepthook,
         sys.getswitchinterval(),
         sys.get_int_max_str_digits(),
+        sys.unraisablehook,
+        sys.displayhook,
+        sys.breakpointhook,
+        threading.gettrace(),
+        threading.getprofile(),
+        threading.stack_size(),
+        gc.get_debug(),
+        faulthandler.is_enabled(),
     )
 
 
@@ -308,4 +360,38 @@ WRITES: tuple[Callable[[Any], None], ...] = (
     partial(setattr, threading, "excepthook"),
     sys.setswitchinterval,
     sys.set_int_max_str_digits,
+    partial(setattr, sys, "unraisablehook"),
+    partial(setattr, sys, "displayhook"),
+    partial(setattr, sys, "breakpointhook"),
+    threading.settrace,
+    threading.setprofile,
+    _set_stack_size,
+    gc.set_debug,
+    _switch_faulthandler,
+)
+
+
+def read_thread_settings() -> tuple[Any, ...]:
+    """The settings that each thread has for itself, in the order of THREAD_WRITES. Call it on the main thread."""
+    return sys.get_asyncgen_hooks(), sys.get_coroutine_origin_tracking_depth(), _wakeup()
+
+
+def _wakeup() -> int:
+    """The descriptor that signals wake, which is -1 nearly always: reading it clears it."""
+    found = set_wakeup(-1)
+    if found >= 0:
+        with contextlib.suppress(OSError, ValueError):  # it is closed, or its number belongs to another file now
+            set_wakeup(found)
+    return found
+
+
+def _set_wakeup(descriptor: int) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        set_wakeup(descriptor)
+
+
+THREAD_WRITES: tuple[Callable[[Any], None], ...] = (
+    lambda hooks: sys.set_asyncgen_hooks(*hooks),
+    sys.set_coroutine_origin_tracking_depth,
+    _set_wakeup,
 )

@@ -8,10 +8,12 @@ import contextlib
 import contextvars
 import ctypes
 import decimal
+import faulthandler
 import gc
 import importlib
 import io
 import locale
+import logging
 import os
 import pathlib
 import random
@@ -503,6 +505,22 @@ def leave_a_thread() -> None:
 TENANT: contextvars.ContextVar[str] = contextvars.ContextVar("tenant", default="")
 
 
+def set_wakeup() -> None:
+    """As a program does that forgets it: the socket is closed, and its number is free."""
+    with socket.socket() as woken:
+        woken.setblocking(False)
+        signal.set_wakeup_fd(woken.fileno())
+
+
+def read_wakeup() -> int:
+    """The descriptor that signals wake; reading it clears it, and a closed one cannot be set again."""
+    found = signal.set_wakeup_fd(-1)
+    if found >= 0:
+        with contextlib.suppress(OSError):
+            signal.set_wakeup_fd(found)
+    return found
+
+
 class Meddler(Adapter):
     """Does what the rows of docs/explanation/containment.md say, and shows where it is seen."""
 
@@ -531,6 +549,20 @@ class Meddler(Adapter):
         "replaces the exception hook of threads": lambda: setattr(threading, "excepthook", print),
         "sets the switch interval": lambda: sys.setswitchinterval(0.25),
         "sets the limit of digits of an int": lambda: sys.set_int_max_str_digits(640),
+        "starts a timer of CPU time": lambda: signal.setitimer(signal.ITIMER_PROF, 3600),
+        "starts a watchdog of faulthandler": lambda: faulthandler.dump_traceback_later(3600, exit=True),
+        "switches faulthandler off": faulthandler.disable,
+        "closes sys.stdin": lambda: sys.stdin.close(),
+        "closes descriptor 0": lambda: os.close(0),
+        "takes the buffer of sys.stdout": lambda: sys.stdout.detach(),
+        "changes the encoding of sys.stdout": lambda: sys.stdout.reconfigure(encoding="ascii"),
+        "replaces the hook of errors in finalizers": lambda: setattr(sys, "unraisablehook", print),
+        "replaces the hook of breakpoint()": lambda: setattr(sys, "breakpointhook", None),
+        "sets a trace function for new threads": lambda: threading.settrace(print),
+        "sets the stack size of new threads": lambda: threading.stack_size(2**20),
+        "sets flags to debug garbage collection": lambda: gc.set_debug(gc.DEBUG_STATS),
+        "sets hooks of asynchronous generators": lambda: sys.set_asyncgen_hooks(firstiter=print),
+        "sets the descriptor that signals wake": set_wakeup,
         "lowers a soft limit": lambda: lower("RLIMIT_CPU", 100_000),
         "lowers a hard limit": lambda: lower("RLIMIT_CPU", 100_000, 100_000),
         "closes the worker's descriptors": lambda: os.closerange(3, 4096),
@@ -540,6 +572,8 @@ class Meddler(Adapter):
         "seeds the random generator": lambda: random.seed(7),
         "changes sys.path": lambda: sys.path.append("/left"),
         "imports a module": lambda: importlib.import_module("this"),
+        "changes decimal.DefaultContext": lambda: setattr(decimal.DefaultContext, "prec", 7),
+        "switches logging off": logging.disable,
     }
 
     def setup(self) -> None:
@@ -554,14 +588,20 @@ class Meddler(Adapter):
             "files": [os.getcwd(), read_umask()],
             "signals": sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ())),
             "handlers": [str(signal.getsignal(number)) for number in (signal.SIGUSR1, signal.SIGTERM)],
-            "timer": signal.getitimer(signal.ITIMER_REAL)[0],
+            "timer": [signal.getitimer(timer)[0] for timer in (signal.ITIMER_REAL, signal.ITIMER_PROF)],
+            "watchdogs": len(os.listdir("/proc/self/task")) - len(threading.enumerate()),
+            "wakeup": read_wakeup(),
             "streams": [str(type(stream)) for stream in (sys.stdin, sys.stdout)],
-            "closed": [sys.stdout.closed, sys.stderr.closed],
-            "ends": [os.fstat(1).st_ino, os.fstat(2).st_ino],
+            "closed": [sys.stdin.closed, sys.stdout.closed, sys.stderr.closed],
+            "text": [str(sys.stdout.encoding).lower(), sys.stdout.errors, sys.stdout.line_buffering],
+            "ends": [os.fstat(descriptor).st_ino for descriptor in (0, 1, 2)],
             "locale": locale.setlocale(locale.LC_ALL),
             "interpreter": [len(warnings.filters), sys.getrecursionlimit(), str(sys.gettrace()), gc.isenabled()],
             "timeout": socket.getdefaulttimeout(),
-            "hooks": [str(sys.excepthook), str(threading.excepthook)],
+            "hooks": [str(sys.excepthook), str(threading.excepthook), str(sys.unraisablehook), str(sys.breakpointhook)],
+            "debugging": [faulthandler.is_enabled(), gc.get_debug(), str(sys.get_asyncgen_hooks())],
+            "new threads": [str(threading.gettrace()), threading.stack_size()],
+            "defaults": [decimal.DefaultContext.prec, logging.root.manager.disable],
             "turns": [sys.getswitchinterval(), sys.get_int_max_str_digits()],
             "limit": pathlib.Path("/proc/self/limits").read_text(),
             "threads": [one.name for one in threading.enumerate() if one.name == "left"],
