@@ -32,6 +32,7 @@ from snakepit.pools.broker.spec import AUTO, FIELDS, PYTHON_VERSION, InvalidSpec
 from snakepit.pools.broker.worker_env import find_refused
 from snakepit.pools.cgroups import usable_cores
 from snakepit.pools.network_settings import LISTEN_VARIABLE, NETWORK_FIELDS, NetworkConfiguration
+from snakepit.pools.pool_size import LARGEST_POOL, bounded
 from snakepit.pools.setting_checks import number, setting
 
 TESTING = "snakepit.testing.switch"
@@ -126,12 +127,9 @@ class Configuration(NetworkConfiguration):
     key_share: float = number(0.25, 0.001, 1, help="Largest share of a pool's queues that one API key may fill.")
     owner_share: float = number(0.5, 0.001, 1, help="Largest share of a pool's queues that one user may fill.")
     queue_objective: float = number(
-        1.0,
-        0.001,
-        86_400,
-        unit="s",
-        help="Queue wait of a call above which the dashboard shows an alert.",
+        1.0, 0.001, 86_400, unit="s", help="Queue wait of a call above which the dashboard shows an alert."
     )
+    max_pool_size: int = number(LARGEST_POOL, 1, 1000, help="Largest `size` of a pool; a larger one is refused.")
     page_limit: int = number(200, 1, 1000, help="Maximum number of rows on a page of the REST API.")
     events_kept: int = number(10_000, 100, 10**7, help="Number of event rows to keep; older ones are pruned.")
     workers_kept: int = number(1000, 10, 10**6, help="Number of rows of gone workers to keep; older ones are pruned.")
@@ -262,7 +260,7 @@ def _read_pools() -> tuple[list[PoolSpec], list[str]]:
             problems.append(f"{place('name')}: remove it; the pool's name is its key in POOLS")
             continue
         try:
-            spec = spec_from({"size": default_size(), **values, "name": name})
+            spec = bounded(spec_from({"size": default_size(), **values, "name": name}), current().max_pool_size)
         except InvalidSpec as error:
             problems += [f"{place(key)}: {why}" for key, why in error.problems.items()]
             continue
@@ -316,7 +314,7 @@ def base_dir() -> Path:
 
 def default_size() -> int:
     """Two workers per core that this process may use, within CPU affinity and cgroup limits."""
-    return 2 * usable_cores()
+    return min(2 * usable_cores(), LARGEST_POOL)
 
 
 def follow_test(*, setting: str = "SNAKEPIT", **_: Any) -> None:

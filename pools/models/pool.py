@@ -19,6 +19,7 @@ from snakepit.pools.broker.spec import FIELDS, InvalidSpec, PoolSpec, Preload, P
 from snakepit.pools.models.moments import MomentField, utc_now
 from snakepit.pools.models.observed import Node
 from snakepit.pools.models.strict_json import find_problem
+from snakepit.pools.pool_size import bounded
 
 PROFILES = [(one.value, one.value) for one in Profile]
 PRELOADS = [(one.value, one.value) for one in Preload]
@@ -174,7 +175,7 @@ class Pool(models.Model):
 
     def to_spec(self) -> PoolSpec:
         """The definition; raises InvalidSpec, whose problems name the fields."""
-        spec = spec_from({name: getattr(self, name) for name in FIELDS})
+        spec = bounded(spec_from({name: getattr(self, name) for name in FIELDS}), conf.current().max_pool_size)
         if why := conf.find_env_problem(spec.name, spec.env):
             raise InvalidSpec({"env": why})
         return spec

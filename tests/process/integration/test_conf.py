@@ -90,6 +90,10 @@ def test_pools_get_the_defaults_and_two_workers_a_core() -> None:
 @pytest.mark.parametrize(
     ("pools", "words"),
     [
+        (
+            {"digits": {"adapter": "digits", "size": 257}},
+            '["size"]: 257 is more than SNAKEPIT["MAX_POOL_SIZE"], which is',
+        ),
         ({"digits": {"adapter": "digits", "size": 0}}, 'SNAKEPIT["POOLS"]["digits"]["size"]: 0 is outside 1 to 1000'),
         ({"digits": {"adapter": "digits", "size": "2"}}, "'2' is not a number"),
         (

@@ -301,9 +301,21 @@ def test_the_admin_asks_for_the_permission_to_operate(
 # More workers than the memory holds.
 
 
+def test_more_workers_than_the_settings_allow_are_refused(pool: Pool, post: Any, settings: Any) -> None:
+    refused = post("scale", {"size": 257})
+    assert refused.status_code == 422
+    reason = refused.json()["error"]["details"]["fields"]["size"]
+    assert reason.startswith('257 is more than SNAKEPIT["MAX_POOL_SIZE"], which is 256; raise it')
+    settings.SNAKEPIT = settings.SNAKEPIT | {"MAX_POOL_SIZE": 300}
+    assert post("scale", {"size": 257}).status_code == 200
+    settings.SNAKEPIT = settings.SNAKEPIT | {"MAX_POOL_SIZE": 200}
+    assert 'SNAKEPIT["MAX_POOL_SIZE"], which is 200' in Pool.objects.get(name="digits").definition_problem()
+
+
 @pytest.fixture
-def small(pool: Pool, broker: FakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def small(pool: Pool, broker: FakeClient, monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
     """One ready worker of 40 MiB on a machine with 400 MiB free: it holds eleven."""
+    settings.SNAKEPIT = settings.SNAKEPIT | {"MAX_POOL_SIZE": 1000}
     room = "snakepit.pools.diagnostics.scale_room.room_here"
     monkeypatch.setattr(room, lambda *_: Capacity(cores=2.0, free_mb=400.0))
 
