@@ -11,7 +11,7 @@ from snakepit.pools.broker.status import ThreadStack, WorkerDump
 from snakepit.pools.cli.cluster import project_client
 from snakepit.pools.cli.operate import check_reason, name_actor, pool_of
 from snakepit.pools.cli.output import UsageError, json_line, report_errors
-from snakepit.pools.cli.parameters import PATIENCE, AsJson, Reason, Worker
+from snakepit.pools.cli.parameters import PATIENCE, AsJson, NodeTimeout, Reason, Worker
 from snakepit.pools.cli.project import find_address, start_django
 from snakepit.pools.client import Client, connect
 
@@ -26,24 +26,26 @@ def dump(
     worker: Worker,
     *,
     reason: Reason = "",
+    timeout: NodeTimeout = PATIENCE,
     as_json: AsJson = False,
 ) -> None:
     """Show the Python stacks of all threads of a live worker, also while C code holds the GIL. Linux."""
     with report_errors(as_json):
         check_reason(reason)
-        found = _order(connect(find_address()), worker, reason)
+        found = _order(connect(find_address()), worker, reason, timeout)
     typer.echo(json_line(found) if as_json else "\n".join(lines(found)))
 
 
-def _order(client: Client, worker: str, reason: str) -> WorkerDump:
+def _order(client: Client, worker: str, reason: str, timeout: float) -> WorkerDump:
     try:
         start_django()
     except UsageError:  # a broker's socket alone, without its project: then its event is the only record
         return client.dump(worker, actor=name_actor(), reason=reason)
     from snakepit.pools.operations import orders, pool_nodes
 
-    pool = pool_of(client.status(timeout=PATIENCE), worker)
-    return pool_nodes.dump(project_client(), pool, worker, orders.Order(name_actor(), reason, surface="shell"))
+    pool = pool_of(client.status(timeout=timeout), worker)
+    order = orders.Order(name_actor(), reason, surface="shell")
+    return pool_nodes.dump(project_client(), pool, worker, order, timeout)
 
 
 def lines(found: WorkerDump) -> Iterator[str]:

@@ -18,7 +18,7 @@ from snakepit.pools.broker.status import BrokerStatus, RecyclePlan
 from snakepit.pools.cli import node_drain, scale_warning
 from snakepit.pools.cli.cluster import client_at, project_client
 from snakepit.pools.cli.output import PROBLEM, Problem, UsageError, json_line, report_errors, terminal
-from snakepit.pools.cli.parameters import PATIENCE, AsJson, Pool, Reason, Worker, Yes
+from snakepit.pools.cli.parameters import PATIENCE, AsJson, NodeTimeout, Pool, Reason, Worker, Yes
 from snakepit.pools.cli.project import find_address, start_django
 from snakepit.pools.cli.tables import NARROW, fitted
 from snakepit.pools.cli.units import duration
@@ -51,17 +51,18 @@ def recycle(
     preview: Annotated[
         bool, typer.Option("--preview", help="Show what would be replaced and when; change nothing.")
     ] = False,
+    timeout: NodeTimeout = PATIENCE,
     as_json: AsJson = False,
 ) -> None:
     """Replace the workers of a pool, or one worker: the successor is ready first, running calls finish."""
     with report_errors(as_json):
         check_reason(reason)
         client = client_at(node) if node else connect(find_address())
-        pool, one = _aim(client, target, worker)
+        pool, one = _aim(client, target, worker, timeout)
         if preview:
-            _show_plan(client.plan(pool, one), one, as_json)
+            _show_plan(client.plan(pool, one, timeout), one, as_json)
         else:
-            _recycle(client, pool, one, reason, as_json, node)
+            _recycle(client, pool, one, reason, as_json, node=node, timeout=timeout)
 
 
 def scale(
@@ -180,13 +181,14 @@ def kill(
     worker: Worker,
     *,
     reason: Reason = "",
+    timeout: NodeTimeout = PATIENCE,
     as_json: AsJson = False,
 ) -> None:
     """End the process of a worker now. Its calls fail, or run again if idempotent; a new worker takes its place."""
     with report_errors(as_json):
         check_reason(reason)
         client = connect(find_address())
-        pool = _aim(client, worker, "")[0]
+        pool = _aim(client, worker, "", timeout)[0]
         try:
             start_django()
         except UsageError:  # without a project the broker's event is the only record
@@ -194,7 +196,8 @@ def kill(
         else:
             from snakepit.pools.operations import orders, pool_nodes
 
-            pool_nodes.kill(project_client(), pool, worker, orders.Order(name_actor(), reason, surface="shell"))
+            order = orders.Order(name_actor(), reason, surface="shell")
+            pool_nodes.kill(project_client(), pool, worker, order, timeout)
         typer.echo(json_line({"pool": pool, "worker": worker}) if as_json else f"{worker}: killed")
 
 
@@ -203,9 +206,9 @@ def _one_of(target: str, node: bool, what: str) -> None:
         raise UsageError(f"give {what}, or --node" if not target else f"{target}: not together with --node")
 
 
-def _aim(client: Client, target: str, worker: str) -> tuple[str, str]:
+def _aim(client: Client, target: str, worker: str, timeout: float = PATIENCE) -> tuple[str, str]:
     """The pool and the worker (empty: all of them) that a command line means."""
-    found = client.status(timeout=PATIENCE)
+    found = client.status(timeout=timeout)
     if target in {pool.name for pool in found.pools}:
         return target, worker
     owner = pool_of(found, target)
@@ -224,8 +227,10 @@ def pool_of(status: BrokerStatus, worker: str) -> str:
     return match["pool"] if match else ""  # the broker answers that there is no such worker
 
 
-def _recycle(client: Client, pool: str, worker: str, reason: str, as_json: bool, node: str = "") -> None:
-    done = _order_recycle(client, pool, worker, reason, node)
+def _recycle(
+    client: Client, pool: str, worker: str, reason: str, as_json: bool, *, node: str = "", timeout: float = PATIENCE
+) -> None:
+    done = _order_recycle(client, pool, worker, reason, node, timeout)
     planned = done.planned
     if as_json:
         typer.echo(json_line({"pool": pool, "worker": worker, **asdict(done)}))
@@ -238,7 +243,7 @@ def _recycle(client: Client, pool: str, worker: str, reason: str, as_json: bool,
         raise typer.Exit(PROBLEM)
 
 
-def _order_recycle(client: Client, pool: str, worker: str, reason: str, node: str) -> PoolRecycle:
+def _order_recycle(client: Client, pool: str, worker: str, reason: str, node: str, timeout: float) -> PoolRecycle:
     try:
         start_django()
     except UsageError:  # without a project the broker's event is the only record
@@ -247,7 +252,7 @@ def _order_recycle(client: Client, pool: str, worker: str, reason: str, node: st
     from snakepit.pools.operations import orders, pool_nodes
 
     order = orders.Order(name_actor(), reason, surface="shell")
-    return pool_nodes.recycle(project_client(), pool, worker, order, node)
+    return pool_nodes.recycle(project_client(), pool, worker, order, node, timeout)
 
 
 def _change(verb: str, pool: str, reason: str, *more: Any) -> Change:

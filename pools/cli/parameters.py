@@ -26,6 +26,9 @@ Worker = Annotated[
     ),
 ]
 Priority = Annotated[int, typer.Option(min=-100, max=100, help="Higher first.")]
+NodeTimeout = Annotated[
+    float, typer.Option("--timeout", min=0.1, max=60.0, help="Seconds that each node may take to answer.")
+]
 Reason = Annotated[str, typer.Option(help="Why; kept with the event.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one line of JSON, errors too.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]

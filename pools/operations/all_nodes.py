@@ -98,23 +98,32 @@ Numbers = Mapping[str, int]  # of each node, the number of its last event that i
 
 
 def ask(
-    nodes: Sequence[AskedNode], words: Callable[[BrokerError], str] = plain, events: Numbers | None = None
+    nodes: Sequence[AskedNode],
+    words: Callable[[BrokerError], str] = plain,
+    events: Numbers | None = None,
+    patience: float = ANSWER,
 ) -> list[NodeAnswer]:
     """Ask all nodes together; returns an answer for each. `words`: the reason that an error becomes.
 
     With `events`, the answers have the events of each node after its number; without a number, all that it keeps.
+    `patience`: seconds that a node may take.
     """
-    return begin(nodes, words, events)()
+    return begin(nodes, words, events, patience)()
 
 
 def begin(
-    nodes: Sequence[AskedNode], words: Callable[[BrokerError], str] = plain, events: Numbers | None = None
+    nodes: Sequence[AskedNode],
+    words: Callable[[BrokerError], str] = plain,
+    events: Numbers | None = None,
+    patience: float = ANSWER,
 ) -> Callable[[], list[NodeAnswer]]:
     """As `ask`, but the returned function waits for the answers."""
     answers: list[NodeAnswer] = []
     # In a thread of its own: the thread of the caller may have an event loop that runs.
     asking = threading.Thread(
-        target=lambda: answers.extend(asyncio.run(aask(nodes, words, events))), name="snakepit-ask-nodes", daemon=True
+        target=lambda: answers.extend(asyncio.run(aask(nodes, words, events, patience))),
+        name="snakepit-ask-nodes",
+        daemon=True,
     )
     asking.start()
 
@@ -126,21 +135,26 @@ def begin(
 
 
 async def aask(
-    nodes: Iterable[AskedNode], words: Callable[[BrokerError], str] = plain, events: Numbers | None = None
+    nodes: Iterable[AskedNode],
+    words: Callable[[BrokerError], str] = plain,
+    events: Numbers | None = None,
+    patience: float = ANSWER,
 ) -> list[NodeAnswer]:
     """As `ask`, for an event loop."""
-    return list(await asyncio.gather(*(_ask(one, words, events) for one in nodes)))
+    return list(await asyncio.gather(*(_ask(one, words, events, patience) for one in nodes)))
 
 
-async def _ask(node: AskedNode, words: Callable[[BrokerError], str], events: Numbers | None) -> NodeAnswer:
+async def _ask(
+    node: AskedNode, words: Callable[[BrokerError], str], events: Numbers | None, patience: float
+) -> NodeAnswer:
     away = NodeAnswer(node.name or THIS_HOST, None, node.reason, node.own, node.seen_at)
     if node.client is None:
         return away
     try:
         if events is None:
-            found = await node.client.ameasured(timeout=ANSWER)
+            found = await node.client.ameasured(timeout=patience)
         else:
-            found = await node.client.awatch(events.get(node.name, 0), ANSWER)
+            found = await node.client.awatch(events.get(node.name, 0), patience)
     except BrokerError as error:
         return replace(away, reason=words(error))
     here = found.node.name

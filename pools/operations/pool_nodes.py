@@ -21,7 +21,7 @@ from snakepit.pools.client.client import Client
 from snakepit.pools.client.cluster_status import NodeAnswer, merge
 from snakepit.pools.client.recycle_result import NodeRecycle, PoolRecycle
 from snakepit.pools.operations import all_nodes, orders
-from snakepit.pools.operations.all_nodes import AskedNode
+from snakepit.pools.operations.all_nodes import ANSWER, AskedNode
 from snakepit.pools.operations.orders import Order, recorded
 
 logger = logging.getLogger("snakepit.operations")
@@ -38,8 +38,10 @@ class NodePlan:
     error: str = ""
 
 
-def recycle(broker: Any, pool: str, worker: str, order: Order, node: str = "") -> PoolRecycle:
+def recycle(broker: Any, pool: str, worker: str, order: Order, node: str = "", patience: float = ANSWER) -> PoolRecycle:
     """Replace a pool's workers on each node that hosts it, or on the one named; or one worker, where it is.
+
+    `patience`: seconds that a node may take to answer whether it has the pool.
 
     Raises the error of the broker if no node takes the order.
     """
@@ -47,13 +49,13 @@ def recycle(broker: Any, pool: str, worker: str, order: Order, node: str = "") -
         at = all_nodes.named(broker, node)
         return _single(node, orders.recycle(at.client, pool, worker, order))  # type: ignore[arg-type]
     if worker:
-        client, name = at_worker(broker, worker)
+        client, name = at_worker(broker, worker, patience)
         return _single(name, orders.recycle(client, pool, worker, order))
     nodes = _nodes(broker)
     if len(nodes) == 1:
         return _single(nodes[0].name, orders.recycle(broker, pool, "", order))
     with recorded(order, "recycle", pool) as record:
-        found = _on_all(nodes, pool, order)
+        found = _on_all(nodes, pool, order, patience)
         if not any(not one.error for one in found):  # its own broker has the reason, such as an unknown pool
             return _single("", broker.recycle(pool, worker="", actor=order.actor, reason=order.reason))
         result = PoolRecycle(sum(one.planned for one in found), found)
@@ -67,7 +69,7 @@ def plans(broker: Any, pool: str, worker: str, timeout: float) -> tuple[NodePlan
     Raises the error of the broker if there is one node, or for one worker.
     """
     if worker:
-        client, name = at_worker(broker, worker)
+        client, name = at_worker(broker, worker, timeout)
         return (NodePlan(name, client.plan(pool, worker, timeout)),)
     nodes = _nodes(broker)
     if len(nodes) == 1:
@@ -79,26 +81,26 @@ def plans(broker: Any, pool: str, worker: str, timeout: float) -> tuple[NodePlan
         except BrokerError as error:
             return NodePlan(name, None, error.message)
 
-    done, away = _each(nodes, pool, work)
+    done, away = _each(nodes, pool, work, timeout)
     missing = (NodePlan(one.name, None, one.reason) for one in away)
     return tuple(sorted((*done, *missing), key=lambda one: one.node))
 
 
-def kill(broker: Any, pool: str, worker: str, order: Order) -> None:
+def kill(broker: Any, pool: str, worker: str, order: Order, patience: float = ANSWER) -> None:
     """Kill a worker's process on the node that has it."""
-    orders.kill(at_worker(broker, worker)[0], pool, worker, order)
+    orders.kill(at_worker(broker, worker, patience)[0], pool, worker, order)
 
 
-def dump(broker: Any, pool: str, worker: str, order: Order) -> WorkerDump:
+def dump(broker: Any, pool: str, worker: str, order: Order, patience: float = ANSWER) -> WorkerDump:
     """The stacks of a worker's threads, from the node that has it."""
-    return orders.dump(at_worker(broker, worker)[0], pool, worker, order)
+    return orders.dump(at_worker(broker, worker, patience)[0], pool, worker, order)
 
 
-def at_worker(broker: Any, worker: str) -> tuple[Any, str]:
+def at_worker(broker: Any, worker: str, patience: float = ANSWER) -> tuple[Any, str]:
     """The client of the node that has a worker, and its name. If none has it, the given one, which answers then."""
     nodes = _nodes(broker)
     if len(nodes) > 1:
-        answers = all_nodes.ask(nodes)
+        answers = all_nodes.ask(nodes, patience=patience)
         name = merge(answers).node_of(worker)
         for node, answer in zip(nodes, answers, strict=True):
             if name and answer.name == name and answer.status is not None:
@@ -116,7 +118,7 @@ def pool_of_worker(broker: Any, worker: str, timeout: float) -> str:
         trouble = error
     nodes = _nodes(broker)
     if len(nodes) > 1:
-        for answer in all_nodes.ask(nodes):
+        for answer in all_nodes.ask(nodes, patience=timeout):
             if answer.status is not None and (one := answer.status.worker(worker)):
                 return one.pool
     raise trouble
@@ -135,7 +137,7 @@ def _single(node: str, planned: int) -> PoolRecycle:
     return PoolRecycle(planned, (NodeRecycle(node, planned),) if node else ())
 
 
-def _on_all(nodes: Sequence[AskedNode], pool: str, order: Order) -> tuple[NodeRecycle, ...]:
+def _on_all(nodes: Sequence[AskedNode], pool: str, order: Order, patience: float) -> tuple[NodeRecycle, ...]:
     """Order it on each node that answers and has the pool. A node that does not answer may have it: it is named."""
 
     def work(client: Client, name: str) -> NodeRecycle:
@@ -144,16 +146,16 @@ def _on_all(nodes: Sequence[AskedNode], pool: str, order: Order) -> tuple[NodeRe
         except BrokerError as error:
             return NodeRecycle(name, 0, error.message)
 
-    done, away = _each(nodes, pool, work)
+    done, away = _each(nodes, pool, work, patience)
     missing = (NodeRecycle(one.name, 0, one.reason) for one in away)
     return tuple(sorted((*done, *missing), key=lambda one: one.node))
 
 
 def _each(
-    nodes: Sequence[AskedNode], pool: str, work: Callable[[Client, str], Answered]
+    nodes: Sequence[AskedNode], pool: str, work: Callable[[Client, str], Answered], patience: float
 ) -> tuple[list[Answered], list[NodeAnswer]]:
     """Do something together on each node that answers and has the pool; also return the nodes that do not answer."""
-    answers = list(zip(nodes, all_nodes.ask(nodes), strict=True))
+    answers = list(zip(nodes, all_nodes.ask(nodes, patience=patience), strict=True))
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="snakepit-order") as threads:
         waits = [
             threads.submit(work, node.client, answer.name)

@@ -225,6 +225,15 @@ def test_kill_and_dump_find_the_node_that_has_the_worker(
     assert post("/api/workers/digits-5/kill").json()["error"]["code"] == "worker_unknown"
 
 
+@pytest.mark.django_db
+def test_an_order_gives_each_node_the_seconds_of_its_caller(nodes: Any, broker: FakeClient, far: FarClient) -> None:
+    order = Order("ada", "", surface="shell")
+    pool_nodes.recycle(broker, "digits", "", order, patience=7.0)
+    pool_nodes.kill(broker, "digits", "digits-9", order, patience=7.0)
+    pool_nodes.dump(broker, "digits", "digits-9", order, patience=7.0)
+    assert broker.patience == far.patience == [7.0] * 3
+
+
 def test_a_recycle_that_no_node_takes_fails(post: Any, nodes: Any, broker: FakeClient, far: FarClient) -> None:
     broker.error = far.error = unreachable()
     assert post("/api/pools/digits/recycle").json()["error"]["code"] == "broker_unreachable"
