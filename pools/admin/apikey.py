@@ -26,14 +26,19 @@ else:
 
 
 class ApiKeyForm(ApiKeyModelForm):
-    """Scopes as check boxes, pools as names. Users can grant only scopes whose permissions they have."""
+    """Scopes and pools as check boxes. Users can grant only scopes whose permissions they have."""
 
     request: HttpRequest
     scopes = forms.MultipleChoiceField(
         choices=[(scope, f"{scope}: {what}") for scope, what in permissions.SCOPE_HELP.items()],
         widget=forms.CheckboxSelectMultiple,
     )
-    pools = forms.CharField(required=False, help_text="Names of pools, separated by spaces. Empty: all pools.")
+    pools = forms.MultipleChoiceField(
+        required=False,
+        widget=forms.CheckboxSelectMultiple,
+        help_text="The pools that the key may use. None chosen: all pools, also those of later.",
+        error_messages={"invalid_choice": "No pool is named '%(value)s'."},
+    )
 
     limits = forms.JSONField(
         required=False,
@@ -49,7 +54,12 @@ class ApiKeyForm(ApiKeyModelForm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.initial["pools"] = " ".join(self.instance.pools)
+        self.initial["pools"] = self.instance.pools
+        known = set(Pool.objects.values_list("name", flat=True))
+        gone = {name: f"{name} (no such pool now)" for name in self.instance.pools if name not in known}
+        names = dict.fromkeys(known) | gone
+        field: Any = self.fields["pools"]
+        field.choices = [(name, gone.get(name, name)) for name in sorted(names)]
 
     def clean_scopes(self) -> list[str]:
         scopes: list[str] = self.cleaned_data["scopes"]
@@ -57,13 +67,6 @@ class ApiKeyForm(ApiKeyModelForm):
             if not permissions.SCOPES[scope].permissions <= permissions.of(self.request.user):
                 raise forms.ValidationError(f"You cannot grant the scope {scope!r}: you do not have its permissions.")
         return scopes
-
-    def clean_pools(self) -> list[str]:
-        names: list[str] = self.cleaned_data["pools"].split()
-        unknown = set(names) - set(Pool.objects.filter(name__in=names).values_list("name", flat=True))
-        if unknown:
-            raise forms.ValidationError(f"No pool is named {sorted(unknown)[0]!r}.")
-        return names
 
 
 @admin.register(ApiKey)

@@ -328,11 +328,11 @@ def test_recycle_needs_its_own_permission(
 
 
 def key_form(**more: Any) -> dict[str, Any]:
-    return {"name": "ci", "scopes": ["run"], "pools": "", "expires_at_0": "", "expires_at_1": "", **more}
+    return {"name": "ci", "scopes": ["run"], "pools": [], "expires_at_0": "", "expires_at_1": "", **more}
 
 
 def test_a_new_key_shows_its_secret_once(admin_client: Client, admin_user: Any, rows: dict[str, Any]) -> None:
-    page = admin_client.post(url("apikey", "add"), key_form(name="laptop", pools="digits"))
+    page = admin_client.post(url("apikey", "add"), key_form(name="laptop", pools=["digits"]))
     assert page.status_code == 200
     assert "no-store" in page["Cache-Control"]
     match = re.search(r'<code id="secret"[^>]*>(snk_[^<]+)</code>', page.content.decode())
@@ -401,7 +401,7 @@ def test_a_key_is_changed_without_a_new_secret(admin_client: Client, rows: dict[
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        ({"pools": "digits other"}, "No pool is named"),
+        ({"pools": ["digits", "other"]}, "No pool is named &#x27;other&#x27;"),
         ({"scopes": []}, "required"),
         ({"scopes": ["root"]}, "valid choice"),
     ],
@@ -410,6 +410,20 @@ def test_a_wrong_key_is_refused(admin_client: Client, rows: dict[str, Any], more
     page = admin_client.post(url("apikey", "add"), key_form(**more))
     assert words in page.content.decode()
     assert ApiKey.objects.count() == 1
+
+
+def test_a_key_offers_the_pools_and_keeps_one_that_is_gone(
+    admin_client: Client, admin_user: Any, rows: dict[str, Any]
+) -> None:
+    Pool.objects.create(name="words", adapter="digits", size=1)
+    key, _ = ApiKey.create(name="ci", owner=admin_user, scopes=("run",), pools=("digits", "old"))
+    page = admin_client.get(url("apikey", "change", key.pk)).content.decode()
+    boxes = re.findall(r'name="pools" value="(\w+)"[^>]*?( checked)?>', page)
+    assert [(name, bool(checked)) for name, checked in boxes] == [("digits", True), ("old", True), ("words", False)]
+    assert "old (no such pool now)" in page
+    data = key_form(pools=["old", "words"])
+    assert admin_client.post(url("apikey", "change", key.pk), data).status_code == 302
+    assert ApiKey.objects.get(pk=key.pk).pools == ["old", "words"]
 
 
 def test_a_user_cannot_grant_a_scope_without_its_permissions(client: Client, staff: Any) -> None:
