@@ -134,6 +134,11 @@ class PoolStatus:
         return self.slots - self.free
 
     @property
+    def answered(self) -> int:
+        """Calls that the pool accepted and that have ended."""
+        return self.finished + self.failed
+
+    @property
     def buffer_mb(self) -> float:
         """MiB of arguments in shared memory."""
         return self.buffer_bytes / 2**20
@@ -177,7 +182,7 @@ class WorkerStatus:
     growth: GrowthStatus  # without commands
     silent_for: float  # seconds that its event loop has not answered a probe; 0: it answered
     prefetched: int  # calls that were sent before a slot was free and have not begun
-    mb_per_hour: float | None  # slope of its memory since its first call; None: under 4 samples or one minute
+    mb_per_hour: float | None  # slope of its memory since its first call; None: under 4 samples or 4 minutes
     template: str  # id of the template that it was forked from; empty: it was started as a new process
     sandbox: str = ""  # what the kernel keeps from it, such as "network, files (Landlock 7)"; empty: nothing
 

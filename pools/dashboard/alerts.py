@@ -186,7 +186,7 @@ def _counted(count: int) -> str:
 def _of_jobs(stored: StoredState) -> Iterator[Alert]:
     if stored.transport:
         cause = (
-            f"{stored.transport}. Jobs are stored and start when it answers; calls are not affected. "
+            f"{stored.transport.rstrip('.')}. Jobs are stored and start when it answers; calls are not affected. "
             "Start its server, or correct its URL."
         )
         title, since = "The message transport does not answer", stored.transport_since

@@ -172,7 +172,7 @@ class Hub:
         self._looked = time.monotonic()
         try:
             stored = read_stored_state()
-            trouble = self.transport.look() if stored.uses_jobs else None
+            trouble = self.transport.sample() if stored.uses_jobs else None
             if trouble is not None:
                 stored = replace(stored, transport=trouble.why, transport_since=trouble.since)
             self.store.note(stored)

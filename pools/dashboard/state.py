@@ -53,7 +53,7 @@ class DashboardState:
     total: Point | None = None  # the newest point of all pools together
     sparks: Mapping[str, list[float | None]] = field(default_factory=dict)  # calls a second in the last minute, by pool
     alerts: tuple[Alert, ...] = ()
-    memory: Mapping[str, list[float]] = field(default_factory=dict)  # MiB in the last minutes, by worker
+    memory: Mapping[str, list[float | None]] = field(default_factory=dict)  # MiB in the last minutes, by worker
     stored: StoredState = field(default_factory=StoredState)
     cluster: ClusterStatus | None = None  # of all nodes, where there are several
     statuses: Mapping[str, BrokerStatus] = field(default_factory=dict)  # of each node that answers, there

@@ -64,7 +64,7 @@ def full_disks() -> tuple[tuple[str, int], ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Ended:
+class _LatelyEnded:
     """`most`: the most frequent causes. `others`: jobs of further ones. `more`: more jobs than are counted."""
 
     most: tuple[EndedJobs, ...]
@@ -72,7 +72,7 @@ class _Ended:
     more: bool
 
 
-def _ended_lately() -> _Ended:
+def _ended_lately() -> _LatelyEnded:
     """The ends without success of the last hour, by command and cause: the same for all who may see the overview."""
     since = utc_now() - timedelta(seconds=LATELY)
     newest = Job.objects.filter(state__in=(FAILED, LOST), finished_at__gte=since).order_by("-finished_at")
@@ -87,7 +87,7 @@ def _ended_lately() -> _Ended:
     counts = Counter(one for one, _ in kinds)
     first = {one: at.timestamp() for one, at in kinds if at is not None}  # the last one of each is the oldest
     most = tuple(EndedJobs(*one, count=count, since=first[one]) for one, count in counts.most_common(GROUPS))
-    return _Ended(most, len(kinds) - sum(one.count for one in most), len(rows) > LATELY_COUNTED)
+    return _LatelyEnded(most, len(kinds) - sum(one.count for one in most), len(rows) > LATELY_COUNTED)
 
 
 def _overdue() -> list[Any]:

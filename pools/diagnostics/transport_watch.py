@@ -1,6 +1,6 @@
 """Whether the message transport of jobs answers: asked in the background, so that no page waits for it.
 
-page ─▶ look() ─▶ the last answer
+page ─▶ sample() ─▶ the last answer
           └▶ a thread, at most one in EVERY seconds ─▶ BoundedThread ─▶ the transport
 """
 
@@ -20,7 +20,7 @@ asker = BoundedThread("snakepit-transport", "message transport", PATIENCE)
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class TransportTrouble:
     """Why the transport does not answer, and the time at which this process first found that."""
 
     why: str
@@ -31,11 +31,11 @@ class TransportWatch:
     """Safe to use from every thread."""
 
     def __init__(self) -> None:
-        self._trouble: Trouble | None = None
+        self._trouble: TransportTrouble | None = None
         self._thread: threading.Thread | None = None
         self._asked = float("-inf")
 
-    def look(self) -> Trouble | None:
+    def sample(self) -> TransportTrouble | None:
         """The last answer. Asks again in the background."""
         last = self._trouble
         asking = self._thread is not None and self._thread.is_alive()
@@ -53,7 +53,7 @@ class TransportWatch:
     def _note(self) -> None:
         why = ask_transport()
         since = self._trouble.since if self._trouble else time.time()
-        self._trouble = Trouble(why, since) if why else None
+        self._trouble = TransportTrouble(why, since) if why else None
 
 
 def ask_transport() -> str:

@@ -235,6 +235,11 @@ def test_memory_keeps_a_sample_every_few_seconds_of_the_workers_that_are_there()
     for second in range(int(EVERY * KEPT) + 50):
         memory.add("p-1", 100.0 + second, float(second))
     assert len(memory.values("p-1")) == KEPT
+    assert None not in memory.values("p-1")
+    memory.add("p-1", 1.0, EVERY * KEPT + 50 + 3 * EVERY)  # no page was open in between
+    assert memory.values("p-1")[-4:][1:] == [None, None, 1.0]
+    memory.add("p-1", 2.0, 1e9)
+    assert memory.values("p-1") == [*[None] * (KEPT - 1), 2.0]
     memory.add("p-2", -1, 5.0)  # not measured yet
     assert memory.values("p-2") == []
     memory.keep(["p-2"])

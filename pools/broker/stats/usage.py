@@ -30,7 +30,7 @@ from snakepit.pools.broker.status import PoolStatus, UsageStatus, WorkerStatus
 SPAN = 600.0  # seconds of the window, at most
 STEP = 15.0  # between two marks
 TREND_SAMPLES = 4  # of a worker's memory, after its first call, and
-TREND_SECONDS = 60.0  # between the first and the last, that a slope needs
+TREND_SECONDS = 240.0  # between the first and the last, that a slope needs: a worker that warms up grows too
 TREND_KEPT = 32
 CPU_CALLS = 20  # that a figure of CPU time needs
 REFUSALS = {

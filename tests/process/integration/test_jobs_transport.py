@@ -189,17 +189,17 @@ def test_a_page_reads_the_last_answer_of_the_transport_and_never_waits(monkeypat
     monkeypatch.setattr(transport_watch, "ask_transport", ask)
     monkeypatch.setattr(transport_watch, "EVERY", 0.0)
     watch = transport_watch.TransportWatch()
-    assert watch.look() is None  # it is asked, and the page does not wait
+    assert watch.sample() is None  # it is asked, and the page does not wait
     go_on.set()
     watch.wait(WITHIN)
-    first = watch.look()
+    first = watch.sample()
     watch.wait(WITHIN)
-    second = watch.look()
+    second = watch.sample()
     assert first is not None
     assert first == second, "since the first failure"
     watch.wait(WITHIN)
     monkeypatch.setattr(transport_watch, "EVERY", WITHIN)
-    assert watch.look() is None
+    assert watch.sample() is None
 
 
 def test_a_second_thread_waits_until_the_celery_app_is_configured() -> None:

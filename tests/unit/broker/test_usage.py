@@ -79,10 +79,10 @@ def test_a_slope_of_memory_needs_samples_time_and_a_first_call() -> None:
     for second in range(0, 300, 60):
         usage.sampled("p-1", float(second), 50.0 + second, None, served=0)
     assert usage.workers["p-1"].mb_per_hour is None
-    for second in range(300, 480, 60):
+    for second in range(300, 540, 60):
         usage.sampled("p-1", float(second), 100.0, None, served=1)
     assert usage.workers["p-1"].mb_per_hour is None
-    usage.sampled("p-1", 480.0, 100.0, None, served=1)
+    usage.sampled("p-1", 540.0, 100.0, None, served=1)
     assert usage.workers["p-1"].mb_per_hour == 0.0
 
 
