@@ -14,7 +14,7 @@ from typing import Any
 
 from snakepit.workers.buffers import LARGEST_INLINE, TAG, THRESHOLD, Outgoing
 from snakepit.workers.memory_file import aligned
-from snakepit.workers.schema.json_encode import encode_scalar
+from snakepit.workers.schema.json_text import encode_scalar
 
 NUMBERS = frozenset({"<f8", "<f4", "<f2", "<i8", "<i4", "<i2", "|i1", "<u8", "<u4", "<u2", "|u1", "|b1"})
 
