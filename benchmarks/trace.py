@@ -103,9 +103,9 @@ def show(title: str, found: dict[str, Passed]) -> None:
         for file, functions in passed.files.items():
             print(f"    {file}: {', '.join(functions)}")
     files = sum(len(passed.files) for passed in found.values())
-    functions = sum(len(passed.calls) for passed in found.values())
+    called = sum(len(passed.calls) for passed in found.values())
     hops = sum(passed.hops for passed in found.values())
-    print(f"  all: {files} files ({different(found)} different ones), {hops} hops, {functions} functions called")
+    print(f"  all: {files} files ({different(found)} different ones), {hops} hops, {called} functions called")
 
 
 @contextmanager
