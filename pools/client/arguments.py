@@ -117,7 +117,7 @@ def encode(
     for reserved in (typed.NAME, ATTACHMENT):
         if reserved in values:
             raise BadArguments(f"arguments: {reserved!r} is a reserved name; rename the argument")
-    if values and not plain and (flat := _flat(values)) and len(flat) <= MAX_MESSAGE:  # nearly always
+    if values and (flat := _flat(values, plain=plain)) and len(flat) <= MAX_MESSAGE:  # nearly always
         call.arguments = flat
     else:
         call.arguments, call.attachments, call.buffers = _encoded(values, plain=plain)
@@ -189,11 +189,13 @@ def _encoded_parts(values: Mapping[str, Any], *, plain: bool) -> _Parts:
     return text, attachments or None, buffers
 
 
-def _flat(values: Mapping[str, Any]) -> bytes:
+def _flat(values: Mapping[str, Any], *, plain: bool) -> bytes:
     """The text of arguments that are texts and numbers, which most are; empty: it takes more to encode them."""
     try:
         members = json_text.encode_flat(values)
-        return b"" if members is None else b'{"@typed":1,%b}' % members.encode()
+        if members is None:
+            return b""
+        return b"{%b}" % members.encode() if plain else b'{"@typed":1,%b}' % members.encode()
     except ValueError:  # an integer with too many digits, or a lone surrogate
         return b""
 

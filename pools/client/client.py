@@ -19,6 +19,7 @@ from snakepit.pools.client.address import Target
 from snakepit.pools.client.arguments import EncodedCall, Json, Options, encode, encode_each
 from snakepit.pools.client.call_messages import Answer, Delivered, Packed, answer, exception, value_of
 from snakepit.pools.client.encoded import Encoded
+from snakepit.pools.client.listening import ListenedCall, Receive
 from snakepit.pools.client.mapped import results_of
 from snakepit.pools.client.pending import CallFuture, LoopPending, SentCall, ThreadPending
 from snakepit.pools.client.pool import PoolClient
@@ -137,6 +138,16 @@ class Client:
         """As `events`, for `async for`."""
         message = encode(pool, command, arguments, more, Options(timeout, priority, affinity, WINDOW, WINDOW_BYTES))
         return AsyncStream(self.target, message, only_chunks=False)
+
+    def listen(
+        self, pool: str, command: str, arguments: Arguments, receive: Receive, /, *,
+        timeout: float | None = None, priority: int = 0,
+    ) -> ListenedCall:  # fmt: skip
+        """Start a call whose replies `receive` gets, on the thread that runs the connections; see `listening`."""
+        message = encode(pool, command, arguments, {}, Options(timeout, priority, WINDOW, WINDOW_BYTES))
+        call = ListenedCall(receive)
+        call.send(self.target, message)
+        return call
 
     # Many calls.
 

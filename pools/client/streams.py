@@ -43,8 +43,8 @@ class CreditWindow:
             self._taken = self._bytes = 0
 
 
-class _Base:
-    """The common part of both kinds of stream: send the call, and cancel it when the reader leaves early."""
+class StreamReader:
+    """The common part of all kinds of streams: send the call, and cancel it when the reader leaves early."""
 
     _sent: SentCall | None = None
     _ended = False
@@ -95,7 +95,7 @@ class _Base:
         return not self._only_chunks, found
 
 
-class Stream(_Base):
+class Stream(StreamReader):
     """The chunks or events of one call, for a thread. Also a context manager, which closes it."""
 
     def __init__(self, target: Target, message: EncodedCall, *, only_chunks: bool) -> None:
@@ -129,7 +129,7 @@ class Stream(_Base):
         self.close()
 
 
-class AsyncStream(_Base):
+class AsyncStream(StreamReader):
     """The chunks or events of one call, for an event loop. Sent when first read; also a context manager."""
 
     def __init__(self, target: Target, message: EncodedCall, *, only_chunks: bool) -> None:

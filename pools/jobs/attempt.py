@@ -71,6 +71,8 @@ class Attempt:
 
     def __init__(self, job: Job, now: float, patience: float) -> None:
         self.job = job
+        # The job and the number of the attempt, which is its fencing token.
+        self.key: tuple[Any, int] = (job.pk, job.attempts)
         self.entries: list[tuple[str, Any]] = []
         self.progress: tuple[float, str] | None = None
         self.call: JobCall | None = None  # a call is sent, and its outcome is not known
@@ -80,11 +82,6 @@ class Attempt:
         self._until = now + patience
         self._calls = 0
         self._began = False  # the command has reported something
-
-    @property
-    def key(self) -> tuple[Any, int]:
-        """The job and the number of the attempt, which is its fencing token."""
-        return (self.job.pk, self.job.attempts)
 
     @property
     def may_repeat(self) -> bool:

@@ -1,8 +1,8 @@
-"""The calls of many attempts, on one event loop of this process. Their events go into a queue of the caller.
+"""The calls of many attempts. Their replies go into a queue of the runner's thread, which decodes them.
 
-an event loop: client.aevents() ─▶ JobCall ─▶ queue ─▶ the runner's thread, which uses the database
+client.listen() ─▶ the thread of the client's connections ─▶ queue ─▶ the runner's thread, which uses the database
 
-Calls and database run in different threads, so neither blocks the other. Cancelling a call ends it at the broker.
+Calls and database run in different threads, so neither blocks the other. Closing a call ends it at the broker.
 """
 
 from __future__ import annotations
@@ -12,26 +12,26 @@ import logging
 import os
 import queue
 import threading
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from snakepit.pools.broker.errors import BrokerError
 from snakepit.pools.client import Client
+from snakepit.pools.client.listening import ListenedCall
+from snakepit.pools.client.streams import Event
 from snakepit.pools.jobs.arguments import restore
 from snakepit.pools.models import Job
 
 logger = logging.getLogger("snakepit.jobs")
-BUFFERED_EVENTS = 64  # events of a call that may wait for the database before the command has to wait
-PAUSE = 0.025  # seconds between two checks of the events that wait
 
-Inbox = queue.SimpleQueue[tuple[Any, Any]]  # (the call, or what else was asked; an event, a BrokerError or an answer)
+Inbox = queue.SimpleQueue[tuple[Any, Any]]  # (the call, or what else was asked; its reply, or the answer)
 
 _loops: dict[int, asyncio.AbstractEventLoop] = {}
 _lock = threading.Lock()
 
 
 def _event_loop() -> asyncio.AbstractEventLoop:
-    """The event loop of this process for all calls. Keyed by process id, because a fork has no running loop."""
+    """The event loop of this process for questions. Keyed by process id, because a fork has no running loop."""
     with _lock:
         loop = _loops.get(os.getpid())
         if loop is None:
@@ -41,73 +41,46 @@ def _event_loop() -> asyncio.AbstractEventLoop:
 
 
 class JobCall:
-    """One call of a job's command."""
+    """One call of a job's command. Only the runner's thread uses it."""
 
     def __init__(self, client: Client, job: Job, timeout: float | None, inbox: Inbox) -> None:
         self._client, self._job, self._timeout, self._inbox = client, job, timeout, inbox
-        self._put_count = self._read_count = 0  # each is changed by one thread alone
-        self._task: asyncio.Task[None] | None = None
-        self._closed = False
+        self._call: ListenedCall | None = None
 
-    def read(self) -> None:
-        """Note that the runner has taken an event."""
-        self._read_count += 1
+    def begin(self) -> None:
+        """Make the call. An error is an item of the queue, like one that comes later."""
+        job = self._job
+        try:
+            self._call = self._client.listen(
+                job.pool, job.command, restore(job.arguments), self._put, timeout=self._timeout, priority=job.priority
+            )
+        except BrokerError as error:
+            self._put(error)
+        except Exception as error:
+            self._put(self._broken(error))
 
-    @property
-    def _unread(self) -> int:
-        return self._put_count - self._read_count
+    def read(self, item: Any) -> Event | None:
+        """What an item of the queue says; None: nothing yet. Raises the call's error."""
+        if self._call is None:  # it was not made
+            raise item
+        try:
+            return self._call.read(item)
+        except BrokerError:
+            raise
+        except Exception as error:
+            raise self._broken(error) from error
 
     def close(self) -> None:
         """Cancel a call that still runs: the broker asks the command to stop, then kills its worker."""
-        self._closed = True
-        _event_loop().call_soon_threadsafe(self._cancel)
-
-    def _cancel(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-
-    def begin(self) -> None:
-        """On the event loop: make the call."""
-        if not self._closed:
-            self._task = asyncio.get_running_loop().create_task(self._run())
-
-    async def _run(self) -> None:
-        job = self._job
-        try:
-            events = self._client.aevents(
-                job.pool, job.command, restore(job.arguments), timeout=self._timeout, priority=job.priority
-            )
-            async with events:
-                async for event in events:
-                    self._put(event)
-                    if self._unread > BUFFERED_EVENTS:
-                        await self._room()
-        except BrokerError as error:
-            self._put(error)
-        except Exception as error:  # passed to the attempt, which would wait forever otherwise
-            logger.exception("the call of job %s failed in the client", job.pk)
-            self._put(BrokerError(f"{type(error).__name__}: {error}"))
+        if self._call is not None:
+            self._call.close()
 
     def _put(self, item: Any) -> None:
-        self._put_count += 1
         self._inbox.put((self, item))
 
-    async def _room(self) -> None:
-        """Wait until the database has caught up. Meanwhile the stream has no credit, and the command waits."""
-        while self._unread > BUFFERED_EVENTS // 2:  # noqa: ASYNC110  (the queue's other side is a thread)
-            await asyncio.sleep(PAUSE)
-
-
-def begin(calls: Iterable[JobCall]) -> None:
-    """Make these calls, by one wake-up of the event loop."""
-    some = list(calls)
-    if some:
-        _event_loop().call_soon_threadsafe(_begin, some)
-
-
-def _begin(calls: list[JobCall]) -> None:
-    for call in calls:
-        call.begin()
+    def _broken(self, error: Exception) -> BrokerError:
+        logger.error("the call of job %s failed in the client", self._job.pk, exc_info=error)
+        return BrokerError(f"{type(error).__name__}: {error}")
 
 
 def ask(key: Any, question: Callable[[], Coroutine[Any, Any, Any]], inbox: Inbox) -> None:

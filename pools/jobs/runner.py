@@ -1,6 +1,6 @@
 """Run many attempts in one thread: make their calls, keep their output and leases, write their ends together.
 
-a Celery task: BatchRunner.run ─┬─ source.claim ─▶ Attempt ─▶ JobCall (an event loop) ─▶ inbox ─▶ end, kept for ms
+a Celery task: BatchRunner.run ─┬─ source.claim ─▶ Attempt ─▶ JobCall (client's thread) ─▶ inbox ─▶ end, kept for ms
                                 └─ ends.write, leases.*: a statement for many rows; each second: cancel, shutdown
 
 Only the thread of the runner uses the database. While the database is away, calls continue and ends are kept.
@@ -66,6 +66,8 @@ class BatchRunner:
         self._attempts: dict[tuple[Any, int], Attempt] = {}  # until their ends are written
         self._calls: dict[JobCall, Attempt] = {}
         self._uncalled: list[Attempt] = []
+        self._running: Counter[str] = Counter()  # by pool, the attempts whose ends are not known
+        self._said: dict[Attempt, None] = {}  # those with output that is not written, the oldest first
         self._ends = WaitingEnds()
         self._signals: deque[Callable[[], None]] = deque()  # of ends that are written
         self._database_away: float | None = None  # since when
@@ -79,7 +81,9 @@ class BatchRunner:
             one = Attempt(job, now, self._patience)
             self._attempts[one.key] = one
             self._uncalled.append(one)
-            emit(job_started, job)
+            self._running[job.pool] += 1
+            if job_started.receivers:
+                emit(job_started, job)
 
     def run(self) -> None:
         """Return when all attempts have ended, and the source has no more jobs."""
@@ -106,12 +110,9 @@ class BatchRunner:
         self._check(now)
         return True
 
-    def _running(self) -> Counter[str]:
-        return Counter(one.job.pool for key, one in self._attempts.items() if key not in self._ends)
-
     def _claim(self, source: JobSource, now: float) -> None:
         try:
-            self.adopt(source.claim(self._running(), now))
+            self.adopt(source.claim(self._running, now))
         except (OperationalError, InterfaceError) as error:
             self._unavailable(error, now)
 
@@ -124,7 +125,9 @@ class BatchRunner:
         self._uncalled = [one for one in self._uncalled if one.due > now]
         # Before the calls: a broker that is lost later cannot be asked any more.
         known = {pool: commands.cache.find(self._client, pool) for pool in {one.job.pool for one in due}}
-        calls.begin([call for one in due if (call := self._call(one, known[one.job.pool])) is not None])
+        for one in due:
+            if (call := self._call(one, known[one.job.pool])) is not None:
+                call.begin()
 
     def _call(self, one: Attempt, known: commands.Commands | None) -> JobCall | None:
         if known:
@@ -156,7 +159,7 @@ class BatchRunner:
         one = self._calls.get(key)
         if one is None:
             if self._source is not None and not isinstance(key, JobCall):
-                self._source.answered(key, item, self._running())
+                self._source.answered(key, item, self._running)
             return
         try:
             self._read(one, key, item)
@@ -165,17 +168,20 @@ class BatchRunner:
             self._drop(one)
 
     def _read(self, one: Attempt, call: JobCall, item: Any) -> None:
-        call.read()
-        if isinstance(item, BrokerError):
+        try:
+            event = call.read(item)
+        except BrokerError as error:
             self._no_call(one)
-            self._failed(one, item)
-        elif isinstance(item, Answer):
+            self._failed(one, error)
+            return
+        if isinstance(event, Answer):
             self._no_call(one)
-            self._end(one, one.success(item))
-        else:
-            one.note(item)
-            if isinstance(item, Progress) and one.progress:
-                emit(job_progressed, one.job, fraction=one.progress[0], message=item.message)
+            self._end(one, one.success(event))
+        elif event is not None:
+            one.note(event)
+            self._said[one] = None
+            if isinstance(event, Progress) and one.progress:
+                emit(job_progressed, one.job, fraction=one.progress[0], message=event.message)
 
     def _no_call(self, one: Attempt) -> None:
         if one.call is not None:
@@ -196,6 +202,8 @@ class BatchRunner:
     # Ends.
 
     def _end(self, one: Attempt, end: ends.End) -> None:
+        if one.key not in self._ends:
+            self._running[one.job.pool] -= 1
         self._ends.add(one.key, end, time.monotonic())
 
     def _drop(self, one: Attempt) -> None:
@@ -205,8 +213,10 @@ class BatchRunner:
         self._no_call(one)
         if one in self._uncalled:
             self._uncalled.remove(one)
+        if self._attempts.pop(one.key, None) is not None and one.key not in self._ends:
+            self._running[one.job.pool] -= 1
         self._ends.drop(one.key)
-        self._attempts.pop(one.key, None)
+        self._said.pop(one, None)
         self.states.setdefault(one.job.pk, "")
 
     def _superseded(self, one: Attempt) -> None:
@@ -242,7 +252,7 @@ class BatchRunner:
                     self._drop(self._attempts[one[0]])
 
     def _write_some(self, waiting: list[tuple[tuple[Any, int], ends.End]], now: float) -> None:
-        for key, _ in waiting:
+        for key, _ in waiting if self._said else ():
             if (one := self._attempts.get(key)) and one.entries:
                 self._append(one)
         some = [(key, end) for key, end in waiting if key in self._ends]
@@ -281,8 +291,8 @@ class BatchRunner:
 
     def _flush(self, now: float) -> None:
         """Write output that has waited long enough."""
-        for one in list(self._attempts.values()):
-            if not one.entries or now - one.flushed < attempts.FLUSH or one.key in self._ends:
+        for one in list(self._said):
+            if now - one.flushed < attempts.FLUSH or one.key in self._ends:
                 continue
             try:
                 self._append(one)
@@ -296,17 +306,22 @@ class BatchRunner:
     def _append(self, one: Attempt) -> None:
         if self._database(lambda: leases.append_entries(one.job, one.entries, one.progress)):
             one.entries, one.progress, one.flushed = [], None, time.monotonic()
+            self._said.pop(one, None)
         else:
             self._superseded(one)
 
     def _check(self, now: float) -> None:
         """Renew the leases, and find cancelled and superseded attempts, each by one statement."""
+        renews = now - self._renewed >= conf.current().jobs_lease / leases.RENEWALS
+        checks = now - self._checked >= attempts.TICK
+        if not self._attempts or not (renews or checks):
+            return
         jobs = [one.job for one in self._attempts.values()]
         try:
-            if jobs and now - self._renewed >= conf.current().jobs_lease / leases.RENEWALS:
+            if renews:
                 self._database(lambda: leases.renew(jobs))
                 self._renewed = now
-            if jobs and now - self._checked >= attempts.TICK:
+            if checks:
                 self._checked = now
                 self._compare(self._database(lambda: leases.check(jobs)))
         except Error as error:

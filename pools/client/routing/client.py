@@ -11,11 +11,12 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from snakepit.pools.broker.errors import BrokerError
+from snakepit.pools.broker.errors import UNKNOWN, BrokerError
 from snakepit.pools.client.address import Target
 from snakepit.pools.client.arguments import EncodedCall, Options, encode
 from snakepit.pools.client.call_messages import Delivered, Packed
 from snakepit.pools.client.client import Arguments, Client
+from snakepit.pools.client.listening import ListenedCall, Receive
 from snakepit.pools.client.pending import CallFuture, SentCall, ThreadPending
 from snakepit.pools.client.routing.policy import may_move
 from snakepit.pools.client.routing.router import Router
@@ -96,6 +97,19 @@ class RoutedClient(Client):
         """As `Client.aevents`."""
         message = encode(pool, command, arguments, more, Options(timeout, priority, affinity, WINDOW, WINDOW_BYTES))
         return RoutedAsyncStream(self, message, only_chunks=False)
+
+    def listen(
+        self, pool: str, command: str, arguments: Arguments, receive: Receive, /, *,
+        timeout: float | None = None, priority: int = 0,
+    ) -> ListenedCall:  # fmt: skip
+        """As `Client.listen`."""
+        message = _streaming(pool, command, arguments, {}, timeout, priority)
+        call = RoutedListenedCall(receive, Trip(self.router, message, self.target))
+        if self.router.rests(pool):
+            call.go_on()
+        else:  # it may have to wait for the nodes
+            background.run(call.go_on)
+        return call
 
     def submit(
         self, pool: str, command: str, arguments: Arguments = None, /, *,
@@ -257,6 +271,42 @@ class RoutedFuture(CallFuture):
             super().fail(refused)
         except Exception as bug:  # the Future must end, and the thread must go on
             super().fail(BrokerError(f"The call could not go on: {bug}", outcome=error.outcome))
+
+
+class RoutedListenedCall(ListenedCall):
+    """A call that may go on to another node, as long as nothing of it was received."""
+
+    def __init__(self, receive: Receive, trip: Trip) -> None:
+        super().__init__(receive)
+        self._trip = trip
+        self._seen = False
+
+    def go_on(self, refused: BrokerError | None = None) -> None:
+        """Send the call to the next node."""
+        if self._closed:
+            return
+        try:
+            if refused is not None:
+                self._trip.failed(refused)
+            target, call = self._trip.leg()
+        except BrokerError as error:
+            super().fail(error)
+        except Exception as bug:  # the call must end, and the thread must go on
+            super().fail(BrokerError(f"The call could not go on: {bug}", outcome=UNKNOWN))
+        else:
+            self.send(target, call)
+
+    def deliver(self, kind: str, reply: Any) -> None:
+        self._seen = self._seen or kind != "error"
+        super().deliver(kind, reply)
+
+    def fail(self, error: BrokerError) -> None:
+        self._trip.suspect(error)
+        if self._seen or self._closed or not is_movable(error):
+            super().fail(error)
+        else:  # this may be the thread that runs the connections: it must not wait for a node
+            self._end_watch()
+            background.run(lambda: self.go_on(error))
 
 
 class _Background:

@@ -10,6 +10,7 @@ import asyncio
 import gc
 import json
 import os
+import queue
 import signal
 import ssl
 import subprocess
@@ -37,6 +38,7 @@ from snakepit.pools.broker.errors import (
 )
 from snakepit.pools.broker.status import SweepResult, as_json
 from snakepit.pools.client import Answer, Chunk, Client, Log, Progress, connect
+from snakepit.pools.client.listening import ListenedCall
 from snakepit.pools.client.loop_thread import at_level, event_loop
 from snakepit.pools.client.pending import ThreadPending
 from snakepit.pools.client.session import session_on
@@ -459,6 +461,76 @@ def test_an_error_ends_a_stream(client: Client) -> None:
     with pytest.raises(AdapterError):
         next(stream)
     assert list(stream) == []
+
+
+# Calls whose replies go to a function.
+
+
+class Listener:
+    """Reads calls of `listen` on the test's own thread, as the runner of jobs does."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self.inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def call(self, command: str, arguments: Any = None, timeout: float | None = None) -> ListenedCall:
+        return self.client.listen(POOL, command, arguments, self.inbox.put, timeout=timeout)
+
+    def next(self, call: ListenedCall) -> Any:
+        while (event := call.read(self.inbox.get(timeout=10))) is None:
+            pass
+        return event
+
+
+def test_a_listener_gets_every_event_and_the_answer_last(client: Client, broker: FakeBroker) -> None:
+    listener = Listener(client)
+    call = listener.call("noisy")
+    *events, last = [listener.next(call) for _ in range(4)]
+    assert events == [Progress(0.5, "half"), Log("a line"), Chunk(1)]
+    assert isinstance(last, Answer)
+    assert last.value == (None if broker.in_process else "done")
+
+
+def test_a_listener_gets_errors_of_the_command_and_of_a_silent_broker(client: Client, broker: FakeBroker) -> None:
+    listener = Listener(client)
+    for call, kind in ((listener.call("fail"), AdapterError), (listener.call("mute", timeout=0.05), DeadlineExceeded)):
+        with pytest.raises(kind):
+            listener.next(call)
+    assert broker.changed.wait(10)
+    assert broker.cancelled == ["mute"]
+
+
+def test_a_listener_that_reads_slowly_slows_the_generator_down(client: Client, broker: FakeBroker) -> None:
+    listener = Listener(client)
+    call = listener.call("count", {"to": 10_000})
+    for read in range(1, 41):
+        listener.next(call)
+        client.call(POOL, "echo")  # comes after all grants so far
+        assert broker.ask(lambda: broker.sent) <= read + WINDOW
+    call.close()
+    assert broker.changed.wait(10)
+    assert broker.cancelled == ["count"]
+
+
+def test_a_closed_call_is_cancelled_and_its_listener_gets_nothing_more(client: Client, broker: FakeBroker) -> None:
+    listener = Listener(client)
+    call = listener.call("mute", timeout=60)
+    assert broker.running.wait(10)
+    call.close()
+    assert broker.changed.wait(10)
+    assert broker.cancelled == ["mute"]
+    client.close()  # ends what still waits
+    assert listener.inbox.empty()
+
+
+def test_a_lost_connection_ends_a_listened_call_with_unknown_outcome(client: Client, broker: FakeBroker) -> None:
+    listener = Listener(client)
+    call = listener.call("mute")
+    assert broker.running.wait(10)
+    client.close()
+    with pytest.raises(BrokerUnreachable) as caught:
+        listener.next(call)
+    assert caught.value.outcome == "unknown"
 
 
 # Event loops.

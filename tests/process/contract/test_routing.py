@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import queue
 import signal
 import tempfile
 import time
@@ -19,7 +20,7 @@ from typing import Any, cast
 import pytest
 
 from snakepit.pools.broker.errors import BrokerUnreachable, DeadlineExceeded, NodeDraining, PoolUnknown, QueueFull
-from snakepit.pools.client import connect
+from snakepit.pools.client import Answer, connect
 from snakepit.pools.client.address import Target
 from snakepit.pools.client.routing.client import RoutedClient
 from snakepit.pools.client.routing.discovery import KnownNode
@@ -100,12 +101,21 @@ WAYS: dict[str, Callable[[RoutedClient], Any]] = {
     "stream": lambda client: list(client.stream("far", "count", to=6))[-1],
     "events": lambda client: list(client.events("far", "echo", value=5))[-1].value,
     "astream": lambda client: asyncio.run(_last(client))[-1],
+    "listen": lambda client: _heard(client),
     "executor": lambda client: client.pool("far").submit("echo", {"value": 5}).result(PATIENCE),
 }
 
 
 async def _last(client: RoutedClient) -> list[Any]:
     return [chunk async for chunk in client.astream("far", "count", to=6)]
+
+
+def _heard(client: RoutedClient) -> Any:
+    inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    call = client.listen("far", "echo", {"value": 5}, inbox.put)
+    answer = call.read(inbox.get(timeout=PATIENCE))
+    assert isinstance(answer, Answer)
+    return answer.value
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -184,7 +194,10 @@ def test_a_cancel_reaches_the_node_that_has_the_call(client: RoutedClient, far: 
     client.call("far", "echo")
     future = client.submit("far", "sleep", seconds=3600)
     eventually(lambda: far.pool("far").busy == 1)
+    listened = client.listen("far", "sleep", {"seconds": 3600}, lambda item: None)
+    eventually(lambda: far.pool("far").busy == 2)
     assert future.cancel()
+    listened.close()
     eventually(lambda: far.pool("far").busy == 0)
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from datetime import datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -82,8 +85,43 @@ class ScriptedClient:
         self.calls.append((pool, command, arguments, options))
         return _Stream(next(self.scripts), self.closed)
 
+    def listen(self, pool: str, command: str, arguments: Any, receive: Callable[[Any], None], /, **options: Any) -> Any:
+        stream = self.aevents(pool, command, arguments, **options)
+        return _Listened(asyncio.run_coroutine_threadsafe(_play(stream, receive), _event_loop()))
+
     def commands(self, pool: str) -> tuple[CommandInfo, ...]:
         return (CommandInfo("classify", idempotent=self.idempotent),)
+
+
+@functools.cache
+def _event_loop() -> asyncio.AbstractEventLoop:
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, daemon=True).start()
+    return loop
+
+
+async def _play(stream: _Stream, receive: Callable[[Any], None]) -> None:
+    try:
+        async with stream as events:
+            async for event in events:
+                receive(event)
+    except BrokerError as error:
+        receive(error)
+    except Exception as error:
+        receive(BrokerError(f"{type(error).__name__}: {error}"))
+
+
+class _Listened:
+    def __init__(self, task: Future[None]) -> None:
+        self._task = task
+
+    def read(self, item: Any) -> Any:
+        if isinstance(item, BrokerError):
+            raise item
+        return item
+
+    def close(self) -> None:
+        self._task.cancel()
 
 
 class _Stream:
@@ -94,8 +132,6 @@ class _Stream:
         return self
 
     async def __anext__(self) -> Any:
-        import asyncio
-
         for event in self._script:
             if event == "hang":
                 await asyncio.get_running_loop().create_future()
