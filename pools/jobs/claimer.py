@@ -110,6 +110,8 @@ class Claimer:
                 found = claims.take_batch(name, most, claimant(), conf.node_name(), alone=pool.alone)
                 pool.more, pool.alone = found.more, found.alone
                 pool.again = 0.0 if found.pause is None else now + found.pause
+                if found.jobs and not running[name]:
+                    pool.rate.begin(now)
                 jobs += found.jobs
                 self._pass_on(name, pool, now)
         return jobs

@@ -22,7 +22,7 @@ from django.db.models.sql import UpdateQuery
 
 from snakepit.pools import conf
 from snakepit.pools.broker.job_limits import find_problem
-from snakepit.pools.jobs import columns, limits
+from snakepit.pools.jobs import claimed_rows, columns, limits
 from snakepit.pools.jobs.fairness import Full, Queue, fair_rows, fairly, rules_of_queue
 from snakepit.pools.models import Job, JobAttempt, Pool, schema
 from snakepit.pools.models.states import QUEUED, RUNNING
@@ -33,6 +33,7 @@ ATTEMPTED = (
     "(job_id, number, claimed_by, node, started_at, worker, call, outcome)"
     " select id, attempts, claimed_by, %s, started_at, '', '', ''"
 )
+OF_ATTEMPTS = ("id", "attempts", "claimed_by", "started_at")  # the columns of a job that ATTEMPTED reads
 CANDIDATES = 32  # jobs that a claim of a pool with limits compares together, at least
 ORDER = ("-priority", "id")  # the index `snakepit_job_claim` has this order
 # In place of values in a statement that is built once. No text of a database has a NUL.
@@ -162,11 +163,13 @@ def _take(wanted: QuerySet[Job], claimant: str, node: str) -> list[Job]:
     using = schema.alias()
     vendor = connections[using].vendor
     if vendor in ("postgresql", "sqlite"):
-        return _run(using, *_statement(wanted, claimant, node if vendor == "postgresql" else None), node)
+        names = claimed_rows.ALL
+        return _run(using, *_statement(wanted, claimant, node if vendor == "postgresql" else None, names), node, names)
     with transaction.atomic(using=using):
         jobs = _take_in_steps(wanted, claimant)
         if jobs:
-            _add_attempts(connections[using], jobs, node)
+            key, connection = Job._meta.pk, connections[using]
+            _add_attempts(connection, [key.get_db_prep_value(job.pk, connection) for job in jobs], node)
     return jobs
 
 
@@ -176,52 +179,61 @@ def _take_alone(pool: str, most: int, claimant: str, node: str) -> list[Job]:
     vendor = connections[using].vendor
     if vendor not in ("postgresql", "sqlite"):
         return _take(_of_one_owner(pool)[:most], claimant, node)
-    statement, values = _statement_alone(using, vendor, conf.current().jobs_lease)
+    names = claimed_rows.wanted()
+    statement, values = _statement_alone(using, vendor, conf.current().jobs_lease, names)
     given = {POOL: pool, CLAIMANT: claimant[:200], NODE: node}
     filled = [given.get(value, value) if isinstance(value, str) else value for value in values]
-    return _run(using, statement.replace(f"LIMIT {MOST}", f"LIMIT {most}"), filled, node)
+    return _run(using, statement.replace(f"LIMIT {MOST}", f"LIMIT {most}"), filled, node, names)
 
 
 @lru_cache(maxsize=8)
-def _statement_alone(using: str, vendor: str, lease: float) -> tuple[str, list[Any]]:
+def _statement_alone(using: str, vendor: str, lease: float, names: tuple[str, ...]) -> tuple[str, list[Any]]:
     """`_statement` with names in place of values; `lease` is among its values."""
-    return _statement(_of_one_owner(POOL)[:MOST], CLAIMANT, NODE if vendor == "postgresql" else None)
+    return _statement(_of_one_owner(POOL)[:MOST], CLAIMANT, NODE if vendor == "postgresql" else None, names)
 
 
-def _run(using: str, statement: str, values: list[Any], node: str) -> list[Job]:
-    rows = Job.objects.raw(statement, values).using(using)
-    if connections[using].vendor == "postgresql":
-        return list(rows)
+def _run(using: str, statement: str, values: list[Any], node: str, names: tuple[str, ...]) -> list[Job]:
+    connection = connections[using]
+    if connection.vendor == "postgresql":
+        return claimed_rows.jobs_of(_rows(connection, statement, values), names)
     with transaction.atomic(using=using):
-        jobs = list(rows)
-        if jobs:
-            _add_attempts(connections[using], jobs, node)
-    return jobs
+        rows = _rows(connection, statement, values)
+        if rows:
+            _add_attempts(connection, [row[names.index("id")] for row in rows], node)
+    return claimed_rows.jobs_of(rows, names)
 
 
-def _add_attempts(connection: Any, jobs: Sequence[Job], node: str) -> None:
-    """One INSERT ... SELECT: the values of `bulk_create` cost most of a claim."""
-    key = Job._meta.pk
-    ids = [key.get_db_prep_value(job.pk, connection) for job in jobs]
+def _rows(connection: Any, statement: str, values: list[Any]) -> list[Any]:
+    with connection.cursor() as cursor:
+        cursor.execute(statement, values)
+        return list(cursor.fetchall())
+
+
+def _add_attempts(connection: Any, ids: Sequence[Any], node: str) -> None:
+    """One INSERT ... SELECT: the values of `bulk_create` cost most of a claim. `ids`: as the database has them."""
     source = f"{ATTEMPTED} from {Job._meta.db_table} where id in ({', '.join(['%s'] * len(ids))})"
     with connection.cursor() as cursor:
         cursor.execute(f"insert into {JobAttempt._meta.db_table} {source}", [node, *ids])
 
 
-def _statement(wanted: QuerySet[Job], claimant: str, node: str | None) -> tuple[str, list[Any]]:
+def _statement(
+    wanted: QuerySet[Job], claimant: str, node: str | None, columns_of: Sequence[str]
+) -> tuple[str, list[Any]]:
     """UPDATE ... RETURNING with its values; with a `node`, the statement also adds the attempts."""
     using = schema.alias()
     query: Any = Job.objects.filter(state=QUEUED).query.chain(UpdateQuery)  # the guard: rows may have changed meanwhile
     query.add_update_values({"state": RUNNING, "attempts": F("attempts") + 1, **columns.claimed(claimant)})
     update, values = query.get_compiler(using).as_sql()
     select, conditions = wanted.values("pk").query.get_compiler(using).as_sql()
-    names = ", ".join(f'"{field.column}"' for field in Job._meta.concrete_fields)
+    own = {field.attname: f'"{field.column}"' for field in Job._meta.concrete_fields}
+    names = ", ".join(own[name] for name in columns_of)
     table = f'"{Job._meta.db_table}"'
     if node is None:
         return f'{update} and {table}."id" in ({select}) returning {names}', [*values, *conditions]
+    taken = ", ".join(own[name] for name in dict.fromkeys((*columns_of, *OF_ATTEMPTS)))
     # An array, because PostgreSQL may run a subquery of IN several times, and each time it would lock other rows.
     statement = (
-        f'with taken as ({update} and {table}."id" = any(array({select} for update skip locked)) returning {names}), '
+        f'with taken as ({update} and {table}."id" = any(array({select} for update skip locked)) returning {taken}), '
         f"tried as (insert into {JobAttempt._meta.db_table} {ATTEMPTED} from taken) select {names} from taken"
     )
     return statement, [*values, *conditions, node]

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import groupby
+from itertools import chain
+from types import NoneType
 from typing import Any
 from uuid import UUID
 
 from django.db import connections, transaction
-from django.db.models import F, Field, Q
+from django.db.models import CharField, F, Field, Q
 from django.db.models.functions import Now
 from django.db.models.sql import UpdateQuery
 
@@ -62,8 +63,11 @@ def write(ends: Iterable[End], *, steps: bool = True) -> frozenset[UUID]:
     Without `steps`, the caller does what follows the end of a job.
     """
     written: set[UUID] = set()
-    for _, alike in groupby(sorted(ends, key=lambda end: (end.kind, end.job.pk)), key=lambda end: end.kind):
-        rest = list(alike)
+    kinds: dict[tuple[Any, ...], list[End]] = {}
+    for end in ends:
+        kinds.setdefault(end.kind, []).append(end)
+    for kind in sorted(kinds):
+        rest = sorted(kinds[kind], key=lambda end: end.job.pk.int)  # all writers lock rows in this order
         while rest:
             written |= _write_with_steps(rest[:MOST]) if steps else _write_alike(rest[:MOST])
             rest = rest[MOST:]
@@ -158,15 +162,22 @@ def _attempt_fields() -> list[Field[Any, Any]]:
 
 def _rows(connection: Any, ends: Sequence[End], fields: Sequence[Field[Any, Any]]) -> tuple[str, list[Any]]:
     """The VALUES of a statement: id and number of the attempt, then the fields."""
-    values: list[Any] = []
     key = Job._meta.pk
-    for end in ends:
-        values += [key.get_db_prep_save(end.job.pk, connection), end.job.attempts]
-        for one in fields:
-            found = getattr(end, one.name) if one.model is Job else end.facts.get(one.name, None if one.null else "")
-            values.append(one.get_db_prep_save(found, connection))
-    row = f"({', '.join(['%s'] * (len(fields) + 2))})"
-    return ", ".join([row] * len(ends)), values
+    columns_of = [[key.get_db_prep_save(end.job.pk, connection) for end in ends], [end.job.attempts for end in ends]]
+    for one in fields:
+        if one.model is Job:
+            found = [getattr(end, one.name) for end in ends]
+        else:
+            found = [end.facts.get(one.name, None if one.null else "") for end in ends]
+        columns_of.append(_prepared(connection, one, found))
+    row = f"({', '.join(['%s'] * len(columns_of))})"
+    return ", ".join([row] * len(ends)), list(chain.from_iterable(zip(*columns_of, strict=True)))
+
+
+def _prepared(connection: Any, one: Field[Any, Any], found: list[Any]) -> list[Any]:
+    """The values of a column for the database. Text and null are what it takes already."""
+    as_it_is = (str, NoneType) if isinstance(one, CharField) else NoneType
+    return [value if isinstance(value, as_it_is) else one.get_db_prep_save(value, connection) for value in found]
 
 
 def _column(connection: Any, number: int, model_field: Field[Any, Any]) -> str:

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 HORIZON = 0.1  # seconds of work that a process claims beyond the free slots
 MOST_EXTRA = 100  # jobs beyond the free slots
 HALF_LIFE = 0.25  # seconds after which a measured rate has half its weight
+SHORTEST = 0.005  # seconds between two updates of a rate
 QUIET = 1.0  # seconds without an end after which the rate says little about the next ones
 LITTLE = 0.3  # the weight that it has then
 
@@ -66,13 +67,19 @@ class Rate:
         self._count = 0
         self._sum, self._weight = 0.0, LITTLE
 
+    def begin(self, now: float) -> None:
+        """Note that work begins where there was none. A quiet time before it says nothing about the rate."""
+        if self._at is None or now - self._at > QUIET:
+            self._at, self._count = now, 0
+            self._sum, self._weight = self.value * LITTLE, LITTLE
+
     def add(self, count: int, now: float) -> None:
         """Note that `count` jobs ended since the last time."""
         if self._at is None:
             self._at = now
         self._count += count
         passed = now - self._at
-        if passed >= HALF_LIFE / 10:
+        if passed >= SHORTEST:
             kept = 0.5 ** (passed / HALF_LIFE)
             self._sum = self._sum * kept + self._count / passed * (1 - kept)
             self._weight = self._weight * kept + 1 - kept

@@ -10,9 +10,10 @@ import pytest
 from django.db import connection, connections
 from django.db.models.functions import Now
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
 from snakepit.pools import jobs
-from snakepit.pools.jobs import claims, ends, leases
+from snakepit.pools.jobs import claimed_rows, claims, ends, leases, signals
 from snakepit.pools.jobs.policy import Transition
 from snakepit.pools.models import Job, JobAttempt, Pool
 from tests.process.integration.test_jobs import broker, pool, submitted, wire
@@ -53,6 +54,23 @@ def test_a_claim_reads_nothing_first_while_one_owner_has_all_queued_jobs() -> No
     made = many(1, owner="bob")
     taken = claims.claim_batch("digits", 1, "host:1:1", "")
     assert [job.pk for job in taken] == [made[0].pk], "the owners do not take turns"
+
+
+def test_a_claim_reads_the_columns_that_an_attempt_needs_and_a_receiver_gets_all() -> None:
+    many(2, tags=["a"], deadline=timezone.now() + timedelta(hours=1))
+    (few,) = claims.claim_batch("digits", 1, "a", "here")
+    signals.job_started.connect(print)
+    try:
+        (full,) = claims.claim_batch("digits", 1, "b", "here")
+    finally:
+        signals.job_started.disconnect(print)
+    assert {"result", "created_at", "claimed_by"} <= few.get_deferred_fields()
+    assert not full.get_deferred_fields()
+    names = [name for name in claimed_rows.USED if name not in ("id", "arguments")]
+    assert [getattr(few, name) for name in names] == [getattr(full, name) for name in names]
+    for one in (few, full):
+        row = Job.objects.get(pk=one.pk)
+        assert [getattr(one, name) for name in claimed_rows.ALL] == [getattr(row, name) for name in claimed_rows.ALL]
 
 
 def test_a_batch_leaves_jobs_that_are_not_due_or_cancelled_or_of_another_pool() -> None:

@@ -51,6 +51,28 @@ def test_a_rate_follows_what_happened_last() -> None:
     assert rate.value < 10
 
 
+def test_work_after_a_quiet_time_continues_at_the_rate_before_it() -> None:
+    rate = Rate()
+    for tick in range(1, 41):
+        rate.add(50, tick * 0.05)
+    before = rate.value
+    rate.begin(100.0)
+    rate.add(10, 100.01)
+    assert rate.value == pytest.approx(before, rel=0.2)
+    for tick in range(1, 21):  # the jobs are longer than those before
+        rate.add(1, 100.01 + tick * 0.1)
+    assert rate.value < 20
+
+
+def test_claims_that_follow_each_other_do_not_begin_anew() -> None:
+    rate, other = Rate(), Rate()
+    for tick in range(40):
+        for one in (rate, other):
+            one.add(50, tick * 0.05)
+        rate.begin(tick * 0.05 + 0.04)
+    assert rate.value == other.value
+
+
 def test_ends_of_one_moment_make_no_rate_without_end() -> None:
     rate = Rate()
     for _ in range(100):
