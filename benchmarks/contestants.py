@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from benchmarks import node
-from benchmarks.peers import celery, executors, ray
+from benchmarks.peers import celery, executors, memfd, ray
 
 WORKERS = 2
 
@@ -28,6 +28,7 @@ STARTS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "pool": lambda: executors.pool(WORKERS),
     "celery": lambda: celery.running(WORKERS),
     "dirty": _dirty,
+    "memfd": memfd.running,
     "ray": lambda: ray.running(WORKERS),
 }
 

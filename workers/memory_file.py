@@ -7,6 +7,7 @@ A memory file is a memfd of Linux. After `seal` nothing can change it.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import mmap
@@ -20,6 +21,8 @@ ALIGNMENT = 64  # bytes, for the items of arrays
 WRITE_BYTES = 2**30  # of one write: the kernel takes at most 2 GiB
 HUGE_PAGE = 2**21  # bytes; a smaller file has no use for one
 HUGE_PAGES = "/sys/kernel/mm/transparent_hugepage/shmem_enabled"
+ZEROS = bytes(2**20)
+MADV_POPULATE_READ = 22  # of Linux 5.14; Python has no name for it
 MAP_FIXED = 0x10  # on Linux; Python has no name for it
 
 
@@ -121,15 +124,22 @@ class PlacedFile(MemoryFile):
 
     def __init__(self, size: int) -> None:
         super().__init__()
-        self.cut(size)
         import ctypes  # few commands need it
 
         huge = size >= HUGE_PAGE and huge_pages()
-        flags = mmap.MAP_SHARED if huge else mmap.MAP_SHARED | mmap.MAP_POPULATE
-        self.memory = mmap.mmap(self.descriptor, size, flags=flags)
         if huge:
-            self.memory.madvise(mmap.MADV_HUGEPAGE)
+            self.cut(size)
+        else:
+            self._write_zeros(size)
+        self.memory = mmap.mmap(self.descriptor, size)
+        with contextlib.suppress(OSError):  # an older kernel
+            self.memory.madvise(mmap.MADV_HUGEPAGE if huge else MADV_POPULATE_READ)
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
+
+    def _write_zeros(self, size: int) -> None:
+        """Make the file. To write its pages and map them then takes less than to let a map find them one by one."""
+        while self.size < size:
+            self.size += os.pwrite(self.descriptor, memoryview(ZEROS)[: size - self.size], self.size)
 
     def seal(self) -> None:
         """Replace the shared map by a private one at the same address, and seal.

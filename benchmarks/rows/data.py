@@ -77,6 +77,14 @@ def _shared(contestants: Contestants) -> Measured:
     return Measured(ours, peer, note="the peer's memory has a name that its caller must remove")
 
 
+def _bare(contestants: Contestants) -> Measured:
+    files, executor, size = contestants.get("memfd"), contestants.get("executor"), SIZES["100MB"]
+    bare, peer = medians(
+        lambda: files.array_of(size), lambda: executor.submit(array_of, size).result(), COUNTS["100MB"]
+    )
+    return Measured(bare, peer, note="nothing of this project: what the kernel takes, which bounds the row above")
+
+
 def _row(name: str, what: str, measure: Callable[[Contestants], Measured], most: float | None, **more: Any) -> Row:
     peer = more.get("peer", "ProcessPoolExecutor")
     return Row(name, what, peer, "µs p50", measure, ("executor", "ours"), most)
@@ -86,5 +94,13 @@ ROWS = (
     *(_row(f"result-{name}", f"an array of {name} as a result", _result(name), MOST[name]) for name in SIZES),
     *(_row(f"argument-{name}", f"an array of {name} as an argument", _argument(name), MOST[name]) for name in SIZES),
     _row("in-place-100MB", "an array of 100MB, computed in place", _result("100MB", "placed_array_of"), 0.1),
+    Row(
+        "in-place-bare",
+        "the same in a bare memory file, without this project",
+        "ProcessPoolExecutor",
+        "µs p50",
+        _bare,
+        ("executor", "memfd"),
+    ),
     _row("result-shared-memory", "an array of 100MB as a result", _shared, None, peer="multiprocessing.shared_memory"),
 )
