@@ -10,6 +10,7 @@ from django.http import HttpRequest, HttpResponse
 from ninja import Query, Router
 from ninja.params import functions
 
+from snakepit.pools.adapters.network.client_certificate import metrics_text
 from snakepit.pools.api.auth import Caller, caller
 from snakepit.pools.api.bad_rows import shown
 from snakepit.pools.api.calls import json_response
@@ -157,6 +158,7 @@ async def metrics(request: HttpRequest, node: str = OF_NODE) -> HttpResponse:
         asked = await sync_to_async(all_nodes.named)(shared.client(), clean("node", node)) if node else None
         text = await ((asked and asked.client) or shared.client()).ametrics(timeout=PATIENCE)
     text += await sync_to_async(gauges.text)()
+    text += "" if node else metrics_text()  # the clients of this host use the file
     return HttpResponse(text, content_type="text/plain; version=0.0.4; charset=utf-8")
 
 

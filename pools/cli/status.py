@@ -145,6 +145,8 @@ def listener_line(one: ListenerStatus, now: float) -> str:
     refused = ", ".join(f"{reason} {times}" for reason, times in sorted(one.refused.items()))
     if one.lists_expire:
         tls += f", revocation list expires in {(one.lists_expire - now) / 86_400:.1f} days"
+    if one.authorities_expire:
+        tls += f", client_ca ends in {(one.authorities_expire - now) / 86_400:.1f} days"
     parts = [tls if one.tls != "none" else "no TLS", f"{one.connections} connections"]
     parts += [f"refused: {refused}"] if refused else []
     parts += [one.problem] if one.problem else []

@@ -8,14 +8,11 @@ from snakepit.pools.broker.status import NOT_READ
 from snakepit.pools.diagnostics.facts import SystemFacts, Unknown
 from snakepit.pools.diagnostics.finding import Finding, FindingStatus
 from snakepit.pools.greenlets import NAMES as GREENLETS
-from snakepit.pools.listening import ListenAddress
 
 Check = Callable[[SystemFacts], Iterator[Finding]]
 
 SHORT_KEY = 50  # characters of a secret key; Django's own check asks for as many
 LITTLE_VARIETY = 5  # different characters
-CERTIFICATE_WARNING = 14.0  # days
-DAY, HOUR = 86_400.0, 3600.0  # seconds
 KEY_WARNING = 14.0  # days before an API key expires
 MISSED_SWEEPS = 3
 DRIFT = (1.0, 10.0)  # seconds between two clocks: a warning, a problem
@@ -109,36 +106,6 @@ def broker(facts: SystemFacts) -> Iterator[Finding]:
         )
     if not node.problems:
         yield ok("broker", f"{node.name} answers at {facts.address}, pid {node.pid}, up {node.uptime:.0f} s")
-
-
-def network(facts: SystemFacts) -> Iterator[Finding]:
-    """Network addresses have TLS, with certificates and revocation lists that are in force and do not end soon."""
-    if isinstance(facts.broker, Unknown):
-        return  # the check of the broker has the reason
-    node = facts.broker.node
-    for one in node.listeners:
-        now = node.started_at + node.uptime
-        name, days = one.address, (one.certificate_expires - now) / DAY
-        if one.tls == "none" and not ListenAddress.parse(name).is_loopback:
-            fix = "Set LISTEN_TLS, unless the network itself encrypts (docs/howto/several-machines.md)."
-            yield warning("network", f"{name} takes calls without TLS: keys and data can be read on the network", fix)
-        elif one.problem:
-            yield problem("network", one.problem, "Correct the file: the broker reads it again by itself.")
-        elif one.tls != "none" and days < CERTIFICATE_WARNING:
-            evidence = f"the certificate of {name} ends in {days:.1f} days" if days > 0 else f"that of {name} has ended"
-            make = warning if days > 0 else problem
-            yield make("network", evidence, "Renew it: the broker reads the new file without a restart.")
-        elif one.lists_end_soon(now):
-            hours = (one.lists_expire - now) / HOUR
-            evidence = (
-                f"a revocation list of {name} expires in {hours:.1f} h; then no certificate of its authority is valid"
-            )
-            yield warning(
-                "network", evidence, "Let the authority write a new list (crl): the broker reads it by itself."
-            )
-        else:
-            ends = f"TLS: {one.tls}, the certificate ends in {days:.0f} days" if one.tls != "none" else "no TLS"
-            yield ok("network", f"{name}: {ends}, {one.connections} connections")
 
 
 def duplicates(facts: SystemFacts) -> Iterator[Finding]:

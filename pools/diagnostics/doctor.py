@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from snakepit.pools import conf
 from snakepit.pools.adapters.interpreters.known import Interpreters, define, interpreters_of_settings
+from snakepit.pools.adapters.network.client_certificate import client_certificate
 from snakepit.pools.broker.errors import BrokerError
 from snakepit.pools.broker.ports import Definition
 from snakepit.pools.broker.spec import InvalidSpec, PoolSpec
@@ -62,7 +63,15 @@ def gather(status: Callable[[], BrokerStatus], address: str) -> SystemFacts:
             celery=celery.result(),
             fast_path=fast_path.result(),
             pools=pools,
+            client_certificate=_guarded(_client_certificate),
+            now=time.time(),
         )
+
+
+def _client_certificate() -> facts.CertificateFacts | None:
+    if (one := client_certificate()) is None:
+        return None
+    return facts.CertificateFacts(path=one.path, issued=one.issued, expires=one.expires, trouble=one.trouble)
 
 
 def _nothing_but(problems: tuple[str, ...], address: str) -> SystemFacts:

@@ -204,6 +204,16 @@ class PoolFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateFacts:
+    """A certificate in a file of this host."""
+
+    path: str
+    issued: float = 0.0  # from when on it is valid, seconds since the epoch
+    expires: float = 0.0
+    trouble: str = ""  # why it cannot be read; empty: it can
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SystemFacts:
     settings: SettingsFacts
     runtime: RuntimeFacts | Unknown
@@ -215,3 +225,5 @@ class SystemFacts:
     celery: CeleryFacts | Unknown = field(default_factory=lambda: Unknown("was not asked"))
     fast_path: FastPathFacts | Unknown
     pools: tuple[PoolFacts, ...] | Unknown
+    client_certificate: CertificateFacts | Unknown | None = None  # None: the settings name none
+    now: float = 0.0  # seconds since the epoch

@@ -19,7 +19,6 @@ from snakepit.pools.diagnostics.checks import (
     database,
     duplicates,
     migrations,
-    network,
     ok,
     overdue,
     problem,
@@ -39,6 +38,7 @@ from snakepit.pools.diagnostics.facts import (
     Unknown,
 )
 from snakepit.pools.diagnostics.finding import Finding
+from snakepit.pools.diagnostics.network_checks import client_certificate, network
 from snakepit.pools.diagnostics.placement_checks import placement
 
 Known = TypeVar("Known", InterpreterFacts, AdapterFacts)
@@ -341,6 +341,7 @@ def fast_path(facts: SystemFacts) -> Iterator[Finding]:
 CHECKS: tuple[Check, ...] = (
     settings, production, runtime, disk, limits, ports, orphans, greenlets,
     database, migrations, clocks,
-    broker, network, duplicates, beat, beat_entries, transport, consumers, consumer_pools, overdue, fast_path,
+    broker, network, client_certificate, duplicates,
+    beat, beat_entries, transport, consumers, consumer_pools, overdue, fast_path,
     interpreters, adapters, pools, placement, api_keys,
 )  # fmt: skip

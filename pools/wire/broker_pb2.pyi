@@ -399,7 +399,7 @@ class Node(_message.Message):
     def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., pid: _Optional[int] = ..., address: _Optional[str] = ..., started_at: _Optional[float] = ..., uptime: _Optional[float] = ..., draining: bool = ..., clock: _Optional[str] = ..., loop_lag: _Optional[float] = ..., python: _Optional[str] = ..., sessions: _Optional[int] = ..., problems: _Optional[_Iterable[str]] = ..., drain_since: _Optional[float] = ..., drain_actor: _Optional[str] = ..., drain_reason: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., advertised: _Optional[_Iterable[str]] = ..., listeners: _Optional[_Iterable[_Union[Listener, _Mapping]]] = ...) -> None: ...
 
 class Listener(_message.Message):
-    __slots__ = ("address", "tls", "certificate_expires", "problem", "connections", "accepted", "refused", "lists_expire", "lists_issued")
+    __slots__ = ("address", "tls", "certificate_expires", "problem", "connections", "accepted", "refused", "lists_expire", "lists_issued", "certificate_issued", "authorities_expire", "authorities_issued")
     class RefusedEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -416,6 +416,9 @@ class Listener(_message.Message):
     REFUSED_FIELD_NUMBER: _ClassVar[int]
     LISTS_EXPIRE_FIELD_NUMBER: _ClassVar[int]
     LISTS_ISSUED_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATE_ISSUED_FIELD_NUMBER: _ClassVar[int]
+    AUTHORITIES_EXPIRE_FIELD_NUMBER: _ClassVar[int]
+    AUTHORITIES_ISSUED_FIELD_NUMBER: _ClassVar[int]
     address: str
     tls: str
     certificate_expires: float
@@ -425,7 +428,10 @@ class Listener(_message.Message):
     refused: _containers.ScalarMap[str, int]
     lists_expire: float
     lists_issued: float
-    def __init__(self, address: _Optional[str] = ..., tls: _Optional[str] = ..., certificate_expires: _Optional[float] = ..., problem: _Optional[str] = ..., connections: _Optional[int] = ..., accepted: _Optional[int] = ..., refused: _Optional[_Mapping[str, int]] = ..., lists_expire: _Optional[float] = ..., lists_issued: _Optional[float] = ...) -> None: ...
+    certificate_issued: float
+    authorities_expire: float
+    authorities_issued: float
+    def __init__(self, address: _Optional[str] = ..., tls: _Optional[str] = ..., certificate_expires: _Optional[float] = ..., problem: _Optional[str] = ..., connections: _Optional[int] = ..., accepted: _Optional[int] = ..., refused: _Optional[_Mapping[str, int]] = ..., lists_expire: _Optional[float] = ..., lists_issued: _Optional[float] = ..., certificate_issued: _Optional[float] = ..., authorities_expire: _Optional[float] = ..., authorities_issued: _Optional[float] = ...) -> None: ...
 
 class Pool(_message.Message):
     __slots__ = ("name", "profile", "adapter", "state", "reason", "size", "ready", "busy", "slots", "free", "lost", "waiting", "oldest_wait", "queue_limit", "generation", "finished", "failed", "refused", "retried", "recycled", "died", "memory_mb", "warnings", "interpreter", "load_seconds", "growth", "gil", "gil_culprit", "parallelism", "parallel", "suspended", "races", "prefetched", "run_times", "batches", "buffer_bytes", "usage", "template")

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from snakepit.pools.adapters.network import client_certificate
 from snakepit.pools.adapters.records.metrics import Metrics
 from snakepit.pools.broker.events import Event, Kind
 from snakepit.pools.broker.node_status import ListenerStatus
@@ -44,7 +45,9 @@ def snapshot(**changes: Any) -> BrokerStatus:
     ]
     of_node: dict[str, Any] = {"loop_lag": 0.25, "sessions": 4, "clock": "lifecycle clock missing", "draining": True}
     refused = {"certificate_expired": 2}
-    of_node["listeners"] = (ListenerStatus("0.0.0.0:7443", "mutual", 2e9, "", 3, 9, refused, 1.9e9, 1.8e9),)
+    of_node["listeners"] = (
+        ListenerStatus("0.0.0.0:7443", "mutual", 2e9, "", 3, 9, refused, 1.9e9, 1.8e9, 1.7e9, 1.6e9, 1.5e9),
+    )
     return status([replace(found, **changes)], workers, **of_node)
 
 
@@ -58,7 +61,9 @@ def scraped(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], f
 
 def test_the_network_listener_has_its_figures() -> None:
     metrics = Metrics(ListRecorder())
-    one = ListenerStatus("0.0.0.0:7443", "mutual", 2e9, "", 3, 9, {"certificate_expired": 2}, 1.9e9, 1.8e9)
+    one = ListenerStatus(
+        "0.0.0.0:7443", "mutual", 2e9, "", 3, 9, {"certificate_expired": 2}, 1.9e9, 1.8e9, 1.7e9, 1.6e9, 1.5e9
+    )
     metrics.expose(lambda: status([], [], listeners=(one, replace(one, address="[::1]:7443"))))
     found = scraped(metrics)
     assert found["snakepit_network_connections", ()] == 3
@@ -67,6 +72,9 @@ def test_the_network_listener_has_its_figures() -> None:
     assert found["snakepit_certificate_expires_timestamp_seconds", (("address", "[::1]:7443"),)] == 2e9
     assert found["snakepit_revocation_list_expires_timestamp_seconds", ()] == 1.9e9
     assert found["snakepit_revocation_list_issued_timestamp_seconds", ()] == 1.8e9
+    assert found["snakepit_certificate_issued_timestamp_seconds", (("address", "[::1]:7443"),)] == 1.7e9
+    assert found["snakepit_client_authority_expires_timestamp_seconds", ()] == 1.6e9
+    assert found["snakepit_client_authority_issued_timestamp_seconds", ()] == 1.5e9
 
 
 def test_calls_are_counted_by_their_end_and_timed() -> None:
@@ -139,4 +147,4 @@ def test_every_metric_is_documented_and_every_documented_one_exists() -> None:
     for family in metrics.registry.collect():
         exposed.add(family.name + ("_total" if family.type == "counter" else ""))
     documented = set(re.findall(r"^\| `(snakepit_\w+)` \|", DOCS.read_text(), re.MULTILINE))
-    assert documented == exposed | gauges.NAMES
+    assert documented == exposed | gauges.NAMES | client_certificate.NAMES

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from snakepit.pools.adapters.network.der import certificate_end, issuer_and_serial
+from snakepit.pools.adapters.network.der import issuer_and_serial, validity
 from snakepit.pools.adapters.network.revocation import read_lists
 from snakepit.pools.listening import server_files
 from tests.certificates import Authority
@@ -44,7 +44,7 @@ def test_what_is_no_list_is_an_error(text: str) -> None:
 
 def test_the_end_of_a_certificate_is_read(tmp_path: Path) -> None:
     path, _ = Authority(tmp_path).issue("a", days=7)
-    assert certificate_end(der(path)) == pytest.approx(time.time() + 7 * DAY, abs=60)
+    assert validity(der(path)) == pytest.approx((time.time() - 30 * DAY, time.time() + 7 * DAY), abs=60)
 
 
 def test_a_list_without_authorities_is_refused() -> None:

@@ -44,10 +44,10 @@ def number(content: bytes) -> int:
     return int.from_bytes(content, "big", signed=True)
 
 
-def certificate_end(certificate: bytes) -> float:
-    """When a certificate ends, in seconds since the epoch."""
-    validity = _fields(certificate)[3][1]  # serial number, algorithm, issuer, validity
-    return moment(*list(elements(validity))[1])
+def validity(certificate: bytes) -> tuple[float, float]:
+    """From when to when a certificate is valid, in seconds since the epoch."""
+    begins, ends = elements(_fields(certificate)[3][1])  # serial number, algorithm, issuer, validity
+    return moment(*begins), moment(*ends)
 
 
 def issuer_and_serial(certificate: bytes) -> tuple[bytes, int]:

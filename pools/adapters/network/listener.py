@@ -17,6 +17,7 @@ from typing import Any
 
 from grpclib.server import Server
 
+from snakepit.pools.adapters.network.certificate_file import next_end
 from snakepit.pools.adapters.network.connections import ConnectionLimits, Counts, NetworkPeer
 from snakepit.pools.adapters.network.identity import CertificateRights, KeySource, NoKeys
 from snakepit.pools.adapters.network.keys import KeyCache
@@ -221,18 +222,23 @@ class Listener:
 
     def status(self) -> tuple[ListenerStatus, ...]:
         """The listener's state: one entry for each bound address, with the figures of all of them."""
-        tls, counts = self.tls, self.counts
+        tls, counts, now = self.tls, self.counts, time.time()
+        own = tls.loaded.own if tls else (0.0, 0.0)
+        authorities = next_end(tls.loaded.authorities, now) if tls else (0.0, 0.0)
         return tuple(
             ListenerStatus(
                 address=_name(one),
                 tls=tls.kind if tls else "none",
-                certificate_expires=tls.loaded.expires if tls else 0.0,
-                problem=tls.problem(time.time()) if tls else "",
+                certificate_expires=own[1],
+                problem=tls.problem(now) if tls else "",
                 connections=len(self._connections),
                 accepted=counts.accepted,
                 refused=dict(counts.refused),
                 lists_expire=tls.loaded.lists.expires if tls else 0.0,
                 lists_issued=tls.loaded.lists.issued if tls else 0.0,
+                certificate_issued=own[0],
+                authorities_expire=authorities[1],
+                authorities_issued=authorities[0],
             )
             for one in self._sockets
         )

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from snakepit.pools.adapters.network.der import certificate_end, issuer_and_serial
+from snakepit.pools.adapters.network.certificate_file import certificates_in
+from snakepit.pools.adapters.network.der import issuer_and_serial, validity
 from snakepit.pools.adapters.network.revocation import RevocationLists, read_lists
 
 Marks = tuple[tuple[int, int, int], ...]
-BEGIN, END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
 
 logger = logging.getLogger("snakepit.listener")
 
@@ -45,9 +45,10 @@ class LoadedTls:
     """The content of the files at one moment."""
 
     context: ssl.SSLContext
-    expires: float  # of the broker's certificate, seconds since the epoch
+    own: tuple[float, float]  # from when to when the broker's certificate is valid, seconds since the epoch
     trusted: frozenset[Any]  # DER of each certificate in `client_ca`, and the subject of each authority there
     lists: RevocationLists = field(default_factory=RevocationLists)
+    authorities: tuple[tuple[float, float], ...] = ()  # the same of each certificate in `client_ca`
 
 
 class ServerTls:
@@ -103,6 +104,7 @@ def load(files: TlsFiles) -> LoadedTls:
     context.set_alpn_protocols(["h2"])
     context.num_tickets = 0  # a resumed session would skip the check of the client's certificate
     trusted: frozenset[Any] = frozenset()
+    authorities: tuple[tuple[float, float], ...] = ()
     try:
         context.load_cert_chain(files.cert, files.key)
     except (OSError, ssl.SSLError) as error:
@@ -112,10 +114,12 @@ def load(files: TlsFiles) -> LoadedTls:
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # one client's own certificate may be listed
         try:
             context.load_verify_locations(cafile=files.client_ca)
-            trusted = _trusted(context, Path(files.client_ca).read_text())
+            text = Path(files.client_ca).read_text()
+            trusted, authorities = _trusted(context, text), tuple(map(validity, certificates_in(text)))
         except (OSError, ssl.SSLError, ValueError) as error:
             raise TlsError(f"LISTEN_TLS: client_ca {files.client_ca}: {_reason(error)}") from error
-    return LoadedTls(context, certificate_expiry(files.cert), trusted, _load_lists(context, files.crl))
+    own = next(iter(map(validity, certificates_in(Path(files.cert).read_text()))), (0.0, 0.0))
+    return LoadedTls(context, own, trusted, _load_lists(context, files.crl), authorities)
 
 
 def _load_lists(context: ssl.SSLContext, path: str) -> RevocationLists:
@@ -138,19 +142,8 @@ def _reason(error: Exception) -> str:
 
 
 def _trusted(context: ssl.SSLContext, text: str) -> frozenset[Any]:
-    blocks = [part.partition(END)[0] for part in text.split(BEGIN)[1:]]
-    certificates = {ssl.PEM_cert_to_DER_cert(f"{BEGIN}{block}{END}\n") for block in blocks}
     subjects = {authority.get("subject") for authority in context.get_ca_certs()}
-    return frozenset(certificates | subjects)
-
-
-def certificate_expiry(path: str) -> float:
-    """When the first certificate of a PEM file ends, in seconds since the epoch; 0: it cannot be read."""
-    try:
-        block = Path(path).read_text().split(BEGIN)[1].partition(END)[0]
-        return certificate_end(ssl.PEM_cert_to_DER_cert(f"{BEGIN}{block}{END}\n"))
-    except (OSError, ValueError, IndexError):
-        return 0.0
+    return frozenset({*certificates_in(text), *subjects})
 
 
 def names_of(certificate: Mapping[str, Any]) -> tuple[str, ...]:

@@ -253,10 +253,19 @@ def _of_network(listeners: Sequence[ListenerStatus]) -> Iterator[Metric]:
     expiry = GaugeMetricFamily(
         "snakepit_certificate_expires_timestamp_seconds", "End of the broker's certificate.", labels=("address",)
     )
+    issued = GaugeMetricFamily(
+        "snakepit_certificate_issued_timestamp_seconds", "Begin of the broker's certificate.", labels=("address",)
+    )
     for one in listeners:
         if one.certificate_expires:
             expiry.add_metric((one.address,), one.certificate_expires)
-    yield expiry
+            issued.add_metric((one.address,), one.certificate_issued)
+    yield from (expiry, issued)
+    if first.authorities_expire:
+        name = "snakepit_client_authority_expires_timestamp_seconds"
+        yield GaugeMetricFamily(name, "Next end of a certificate in client_ca.", first.authorities_expire)
+        name = "snakepit_client_authority_issued_timestamp_seconds"
+        yield GaugeMetricFamily(name, "Begin of that certificate.", first.authorities_issued)
     if first.lists_expire:
         name = "snakepit_revocation_list_expires_timestamp_seconds"
         yield GaugeMetricFamily(name, "End of the revocation list that expires first.", first.lists_expire)

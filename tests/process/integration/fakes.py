@@ -157,6 +157,9 @@ class FakeClient:
         self.streams.append(stream)
         return stream
 
+    async def ametrics(self, timeout: float) -> str:
+        return "near 1\n"
+
     def status(self, pool: str = "", timeout: float = 10.0) -> BrokerStatus:
         self.patience.append(timeout)
         self._raise()

@@ -9,6 +9,7 @@ import time
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,8 @@ from django.contrib.auth.models import Permission
 from django.db import OperationalError
 from django.test import Client
 
+from snakepit.pools import conf
+from snakepit.pools.adapters.network.client_certificate import EXPIRES, client_certificate
 from snakepit.pools.broker.errors import DeadlineExceeded
 from snakepit.pools.broker.status import BrokerStatus, PoolHistograms
 from snakepit.pools.dashboard.hub import Hub
@@ -24,6 +27,7 @@ from snakepit.pools.models import Audit, Event, Pool
 from snakepit.pools.operations import all_nodes, pool_nodes
 from snakepit.pools.operations.all_nodes import AskedNode
 from snakepit.pools.operations.orders import Order
+from tests.certificates import Authority
 from tests.process.integration.fakes import FakeClient, unreachable
 from tests.statuses import event, pool, worker
 
@@ -147,6 +151,26 @@ def test_the_status_and_the_metrics_of_one_node_by_its_name(get: Any, nodes: Any
     }.items():
         response = get(path)
         assert (response.status_code, response.json()["error"]["code"]) == expected, path
+
+
+def test_the_metrics_of_this_host_have_the_end_of_its_clients_certificate(
+    get: Any, nodes: Any, settings: Any, tmp_path: Path
+) -> None:
+    authority = Authority(tmp_path)
+    cert, key = authority.issue("web", days=4)
+    settings.SNAKEPIT = {**settings.SNAKEPIT, "BROKER_TLS": {"ca": str(authority.path), "cert": cert, "key": key}}
+    conf.forget()
+    (line,) = [one for one in get("/api/metrics").content.decode().splitlines() if one.startswith(EXPIRES)]
+    assert float(line.split()[1]) == pytest.approx(time.time() + 4 * 86_400, abs=3600)
+    assert EXPIRES not in get("/api/metrics?node=node-2").content.decode()
+    found = client_certificate()
+    assert found is not None
+    assert found.path == cert
+    Path(cert).write_text("half")
+    assert EXPIRES not in get("/api/metrics").content.decode()
+    broken = client_certificate()
+    assert broken is not None
+    assert broken.trouble == "it has no certificate"
 
 
 def test_without_rows_there_is_the_node_of_this_host_alone(get: Any, broker: FakeClient) -> None:

@@ -10,7 +10,7 @@ import pytest
 from snakepit.pools.broker.node_status import ListenerStatus
 from snakepit.pools.broker.status import NOT_READ, BrokerStatus
 from snakepit.pools.diagnostics import facts as known
-from snakepit.pools.diagnostics.facts import SystemFacts, Unknown
+from snakepit.pools.diagnostics.facts import CertificateFacts, SystemFacts, Unknown
 from snakepit.pools.diagnostics.finding import Finding, FindingStatus, report_of
 from snakepit.pools.diagnostics.local_checks import CHECKS, _running
 from tests.statuses import pool, status, template
@@ -82,6 +82,17 @@ def test_a_revocation_list_of_a_short_life_is_no_warning_while_it_is_fresh() -> 
     assert worst(replace(SOUND, broker=broker(listeners=(fresh,)))) == []
 
 
+@pytest.mark.parametrize(("life", "left"), [(1.0, 0.4), (90.0, 31.0), (90.0, 15.0), (3650.0, 15.0)])
+def test_a_certificate_of_any_life_is_no_warning_while_its_renewal_is_not_due(life: float, left: float) -> None:
+    issued, expires = NOW - (life - left) * 86_400, NOW + left * 86_400
+    fresh = replace(
+        LISTENER, certificate_issued=issued, certificate_expires=expires,
+        authorities_issued=issued, authorities_expire=expires,
+    )  # fmt: skip
+    own = CertificateFacts(path="/w.crt", issued=issued, expires=expires)
+    assert worst(replace(SOUND, broker=broker(listeners=(fresh,)), client_certificate=own, now=NOW)) == []
+
+
 def test_a_sound_listener_is_ok() -> None:
     plain = replace(LISTENER, address="127.0.0.1:7443", tls="none", certificate_expires=0.0)
     found = [one for one in judge(replace(SOUND, broker=broker(listeners=(LISTENER, plain)))) if one.check == "network"]
@@ -136,6 +147,30 @@ FAULTS: dict[str, tuple[dict[str, Any], str, str, str]] = {
     "a revocation list that expires soon": (
         {"broker": broker(listeners=(replace(LISTENER, lists_issued=NOW - 86_400, lists_expire=NOW + 5400),))},
         *("network", "warning", "a revocation list of 0.0.0.0:7443 expires in 1.5 h"),
+    ),
+    "a certificate for a day that was not renewed": (
+        {"broker": broker(listeners=(replace(LISTENER, certificate_issued=NOW - 6e4, certificate_expires=NOW + 2e4),))},
+        *("network", "warning", "the certificate of 0.0.0.0:7443 ends in 0.2 days"),
+    ),
+    "an authority of clients that ends soon": (
+        {"broker": broker(listeners=(replace(LISTENER, authorities_issued=NOW - 9e7, authorities_expire=NOW + 1e6),))},
+        *("network", "warning", "a certificate in client_ca of 0.0.0.0:7443 ends in 11.6 days"),
+    ),
+    "authorities of clients that have ended": (
+        {"broker": broker(listeners=(replace(LISTENER, authorities_expire=NOW - 9),))},
+        *("network", "problem", "every certificate in client_ca of 0.0.0.0:7443 has ended"),
+    ),
+    "a client certificate that ends soon": (
+        {"client_certificate": CertificateFacts(path="/w.crt", issued=NOW - 9e7, expires=NOW + 1e6), "now": NOW},
+        *("client certificate", "warning", "BROKER_TLS: cert /w.crt ends in 11.6 days"),
+    ),
+    "a client certificate that has ended": (
+        {"client_certificate": CertificateFacts(path="/w.crt", issued=NOW - 9e7, expires=NOW - 9), "now": NOW},
+        *("client certificate", "problem", "/w.crt has ended: brokers refuse it"),
+    ),
+    "a client certificate that cannot be read": (
+        {"client_certificate": CertificateFacts(path="/w.crt", trouble="No such file or directory"), "now": NOW},
+        *("client certificate", "problem", "BROKER_TLS: cert /w.crt: No such file"),
     ),
     "a certificate that has ended": (
         {"broker": broker(listeners=(replace(LISTENER, certificate_expires=NOW - 60),))},
