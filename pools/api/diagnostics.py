@@ -69,6 +69,7 @@ async def _answer(identity: Caller, report: DoctorReport) -> HttpResponse:
         findings = [one for one in findings if not others & set(WORD.findall(f"{one.evidence} {one.fix}"))]
     counts = {str(status): sum(one.status == status for one in findings) for status in FindingStatus}
     shown: dict[str, Any] = {
+        "node": report.node,
         "at": report.at,
         "seconds": report.seconds,
         "healthy": not counts[FindingStatus.PROBLEM],

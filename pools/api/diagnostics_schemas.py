@@ -17,6 +17,7 @@ class FindingOut(Schema):
 
 
 class ReportOut(Schema):
+    node: str = Field(description="The node of the host where the checks ran.")
     at: float = Field(description="Seconds since the epoch; a report is kept for ten seconds.")
     seconds: float = Field(description="Duration of the examination.")
     healthy: bool = Field(description="No finding is a problem.")

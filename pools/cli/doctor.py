@@ -30,7 +30,9 @@ def doctor(
     security: Annotated[bool, typer.Option("--security", help="Check what protects the running service.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check everything around the pools; starts and changes nothing. Exits with 1 if there is a problem.
+    """Check everything around the pools on this host; starts and changes nothing. Exits with 1 if there is a problem.
+
+    Other nodes: run it on each of their hosts.
 
     With --security: settings, files, processes and keys of the running service, and what an adapter can read.
     """
@@ -60,7 +62,8 @@ def lines(report: DoctorReport) -> list[str]:
     shown = [text for finding in report.findings for text in _finding(finding)]
     counts = ", ".join(f"{count} {name}" for name, count in report.counts.items() if count)
     verdict = colour("No problems.", BOLD) if report.healthy else colour("Problems found.", BOLD)
-    return [*shown, "", f"{verdict} {counts}; took {report.seconds:.1f} s, started and changed nothing."]
+    where = f"Host of node {one_line(report.node)}: " if report.node else ""
+    return [*shown, "", f"{verdict} {where}{counts}; took {report.seconds:.1f} s, started and changed nothing."]
 
 
 def _finding(finding: Finding) -> list[str]:

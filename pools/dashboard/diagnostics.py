@@ -61,8 +61,9 @@ def _checklist(request: HttpRequest, visit: Visit, reports: list[tuple[str, Doct
 
 
 def _shown(visit: Visit, reports: list[tuple[str, DoctorReport]]) -> dict[str, Any]:
-    found = judged(visit)
+    found, status = judged(visit), visit.state().status
     return {
+        "advised": status.node.name if status else "",
         "reports": [
             {
                 "title": title,

@@ -37,7 +37,8 @@ def examine(status: Callable[[], BrokerStatus], address: str) -> DoctorReport:
     """The whole checklist. `status` asks the broker and may raise a BrokerError."""
     at, began = time.time(), time.monotonic()
     known = gather(status, address)
-    return report_of(at, time.monotonic() - began, (finding for check in CHECKS for finding in check(known)))
+    findings = [finding for check in CHECKS for finding in check(known)]
+    return report_of(at, time.monotonic() - began, findings, machine.node_name())
 
 
 def gather(status: Callable[[], BrokerStatus], address: str) -> SystemFacts:

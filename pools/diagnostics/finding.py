@@ -32,6 +32,7 @@ class DoctorReport:
     at: float  # seconds since the epoch
     seconds: float  # that it took
     findings: tuple[Finding, ...]
+    node: str = ""  # that of the host where the checks ran
 
     @property
     def healthy(self) -> bool:
@@ -43,5 +44,5 @@ class DoctorReport:
         return {str(status): sum(one.status == status for one in self.findings) for status in FindingStatus}
 
 
-def report_of(at: float, seconds: float, findings: Iterable[Finding]) -> DoctorReport:
-    return DoctorReport(at, round(seconds, 3), tuple(findings))
+def report_of(at: float, seconds: float, findings: Iterable[Finding], node: str = "") -> DoctorReport:
+    return DoctorReport(at, round(seconds, 3), tuple(findings), node)

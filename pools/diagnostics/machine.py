@@ -12,7 +12,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import psutil
+from django.core.exceptions import ImproperlyConfigured
 
+from snakepit.pools import conf
 from snakepit.pools.adapters.processes import reaper
 from snakepit.pools.adapters.runtime_directory import LONGEST_NAME
 from snakepit.pools.cgroups import read_limits, usable_cores
@@ -219,3 +221,11 @@ def _refuses(port: int) -> bool:
         except OSError:
             return True
         return False
+
+
+def node_name() -> str:
+    """The name of this host's node; of the host, if the settings are wrong."""
+    try:
+        return conf.node_name()
+    except ImproperlyConfigured:
+        return socket.gethostname()

@@ -10,7 +10,7 @@ from typing import TypeVar
 from snakepit.pools import conf
 from snakepit.pools.broker.errors import BrokerError
 from snakepit.pools.broker.status import BrokerStatus
-from snakepit.pools.diagnostics import exposure, protection
+from snakepit.pools.diagnostics import exposure, machine, protection
 from snakepit.pools.diagnostics.facts import Unknown
 from snakepit.pools.diagnostics.finding import DoctorReport, report_of
 from snakepit.pools.diagnostics.security_checks import CHECKS
@@ -23,7 +23,8 @@ def examine(status: Callable[[], BrokerStatus]) -> DoctorReport:
     """The whole checklist. `status` asks the broker and may raise a BrokerError."""
     at, began = time.time(), time.monotonic()
     known = gather(status)
-    return report_of(at, time.monotonic() - began, (finding for check in CHECKS for finding in check(known)))
+    findings = [finding for check in CHECKS for finding in check(known)]
+    return report_of(at, time.monotonic() - began, findings, machine.node_name())
 
 
 def gather(status: Callable[[], BrokerStatus]) -> SecurityFacts:

@@ -331,7 +331,7 @@ FINDINGS = [
 
 @pytest.fixture
 def report(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = report_of(1e9, 0.25, FINDINGS)
+    found = report_of(1e9, 0.25, FINDINGS, "gpu-1")
     monkeypatch.setattr(page, "latest", lambda status, address: found)
     monkeypatch.setattr(doctor, "examine", lambda status, address: found)
 
@@ -343,7 +343,7 @@ def test_the_api_shows_what_the_caller_may_see(client: Client, broker: FakeClien
         return client.get("/api/diagnostics", headers={"Authorization": key})
 
     shown = get(make_key("view")).json()
-    assert (shown["at"], shown["healthy"], len(shown["findings"])) == (1e9, False, 2)
+    assert (shown["node"], shown["at"], shown["healthy"], len(shown["findings"])) == ("gpu-1", 1e9, False, 2)
     assert shown["counts"] == {"ok": 1, "warning": 0, "problem": 1, "skipped": 0}
     assert shown["findings"][1] == {
         "check": "adapter", "status": "problem", "evidence": "primes cannot be imported", "fix": "mend it",
@@ -381,7 +381,7 @@ def test_the_shell_prints_the_list_and_its_exit_code_reports_a_problem(
     out = capsys.readouterr().out
     assert "ok       broker: it answers\n" in out
     assert "problem  adapter of primes: primes cannot be imported\n         fix: mend it\n" in out
-    assert "Problems found. 1 ok, 1 problem; took 0.2 s, started and changed nothing." in out
+    assert "Problems found. Host of node gpu-1: 1 ok, 1 problem; took 0.2 s, started and changed nothing." in out
     assert run(["doctor", "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["counts"]["problem"] == 1
 

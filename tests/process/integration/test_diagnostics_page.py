@@ -20,7 +20,7 @@ GROWTH = growth(80.0, samples=20, mostly="classify")
 FOUND = report_of(1e9, 0.5, [
     Finding("migrations", FindingStatus.OK, "all are applied"),
     Finding("beat", FindingStatus.PROBLEM, "no sweep <since> a minute", "start `celery beat`"),
-])  # fmt: skip
+], "gpu-1")  # fmt: skip
 
 SECURE = report_of(1e9, 0.1, [Finding("API keys", FindingStatus.WARNING, "a key never expires")])
 
@@ -50,6 +50,8 @@ def test_findings_are_shown_the_worst_first(django_user_model: Any) -> None:
     assert "no sweep &lt;since&gt; a minute" in page
     assert "start <code>celery beat</code>" in page
     assert "1 problem<" in page
+    assert "host of node gpu-1" in page
+    assert "from pool statistics of node node-1" in page
     assert Client().get("/diagnostics/report/").status_code == 403
 
 
