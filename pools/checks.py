@@ -7,7 +7,10 @@ E004 users in another        W004 setting without effect in this profile
      database than pools     W005 another package called snakepit
 E005 gevent or eventlet has  W007 a server is set up to use gevent or eventlet
      patched this process    W008 pools in process, in a deployment
-E006 URLs inside another namespace (this check imports ROOT_URLCONF, as Django's own checks of URLs do)
+E009 a database without          W012 PostgreSQL without connect_timeout
+     autocommit                  W013 SQLite in memory
+E010 the dashboard without AuthenticationMiddleware
+E006 URLs inside another namespace (E006 and E010 import ROOT_URLCONF, as Django's own checks of URLs do)
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
+from django.utils.module_loading import import_string
 
 import snakepit
 from snakepit.pools import adapter_source, conf, greenlets, permissions
@@ -103,6 +107,14 @@ def _socket() -> Iterator[CheckMessage]:
 def _database() -> Iterator[CheckMessage]:
     from django.conf import settings
 
+    from snakepit.pools.models import schema
+
+    if not settings.DATABASES.get(schema.alias(), {}).get("AUTOCOMMIT", True):
+        yield Error(
+            f"The database {schema.alias()!r} has AUTOCOMMIT off: what the broker and jobs write is not committed.",
+            hint="Remove AUTOCOMMIT from this database. ATOMIC_REQUESTS gives views a transaction each.",
+            id="snakepit.E009",
+        )
     for alias, database in settings.DATABASES.items():
         engine, options = database.get("ENGINE", ""), database.get("OPTIONS", {})
         if engine.endswith(".postgresql") and not {"connect_timeout", "service", "pool"} & set(options):
@@ -114,6 +126,12 @@ def _database() -> Iterator[CheckMessage]:
             )
         if not engine.endswith(".sqlite3"):
             continue
+        if database.get("NAME") == ":memory:":
+            yield Warning(
+                f"The SQLite database {alias!r} is in memory: web, broker and Celery would each have an empty one.",
+                hint="Set NAME to a file. Tests need no change: Django makes a database of their own.",
+                id="snakepit.W013",
+            )
         immediate = str(options.get("transaction_mode", "")).upper() == "IMMEDIATE"
         wal = "journal_mode=wal" in str(options.get("init_command", "")).replace(" ", "").lower()
         if not (immediate and wal):
@@ -183,13 +201,23 @@ def check_deployment(app_configs: Any = None, **_: Any) -> list[CheckMessage]:
 
 
 def check_urls(app_configs: Any = None, **_: Any) -> list[CheckMessage]:
-    """Find our URLs inside another namespace, where no page could build a link to another one."""
+    """Find our URLs inside another namespace, where no page could build a link to another one; pages without users."""
     from django.conf import settings
     from django.urls import get_resolver
 
     if not getattr(settings, "ROOT_URLCONF", None):
         return []
-    return [
+    found: list[CheckMessage] = []
+    if URL_NAMES[0] in get_resolver().app_dict and not _has_users(settings.MIDDLEWARE):
+        found.append(
+            Error(
+                "The dashboard is in ROOT_URLCONF, and MIDDLEWARE has no AuthenticationMiddleware: each page fails.",
+                hint="Add 'django.contrib.sessions.middleware.SessionMiddleware' and "
+                "'django.contrib.auth.middleware.AuthenticationMiddleware' to MIDDLEWARE.",
+                id="snakepit.E010",
+            )
+        )
+    return found + [
         Error(
             f"The URLs of the namespace {app_name!r} are inside the namespace {outer!r}: links between pages cannot be "
             "built there.",
@@ -198,6 +226,16 @@ def check_urls(app_configs: Any = None, **_: Any) -> list[CheckMessage]:
         )
         for app_name, outer in _nested(get_resolver(), "")
     ]
+
+
+def _has_users(middleware: list[str]) -> bool:
+    from django.contrib.auth.middleware import AuthenticationMiddleware
+
+    for path in middleware:
+        with contextlib.suppress(ImportError, TypeError):  # Django reports these; a function is no class
+            if issubclass(import_string(path), AuthenticationMiddleware):
+                return True
+    return False
 
 
 def _nested(resolver: Any, outer: str) -> Iterator[tuple[str, str]]:

@@ -32,7 +32,7 @@ from snakepit.pools.api.bounds import NAMES
 from snakepit.pools.api.calls import json_response
 from snakepit.pools.api.query import refuse_unknown_parameters
 from snakepit.pools.web.greenlets import refuse_asynchronous
-from snakepit.pools.web.transactions import non_atomic_patterns
+from snakepit.pools.web.transactions import independent_patterns
 
 
 def _version() -> str:
@@ -112,4 +112,4 @@ def urlpatterns() -> list[URLPattern | URLResolver]:
     patterns, *_ = api.urls
     index = path("", root, name="api-root")
     unknown = re_path(r"^(?P<path>.*)$", errors.not_found)
-    return non_atomic_patterns(refuse_asynchronous(errors.with_error_format([index, *patterns, unknown])))
+    return independent_patterns(refuse_asynchronous(errors.with_error_format([index, *patterns, unknown])))

@@ -31,7 +31,7 @@ from snakepit.pools.dashboard import (
 )
 from snakepit.pools.dashboard.name_in_url import NameConverter
 from snakepit.pools.web.greenlets import refuse_asynchronous
-from snakepit.pools.web.transactions import non_atomic_patterns
+from snakepit.pools.web.transactions import independent_patterns
 
 UUID = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
@@ -81,4 +81,4 @@ urlpatterns = [
     path("live/series/", series.series, name="series"),
     path("demo-login/", demo.demo_login, name="demo-login"),
 ]
-non_atomic_patterns(refuse_asynchronous(urlpatterns))
+independent_patterns(refuse_asynchronous(urlpatterns))

@@ -1,4 +1,4 @@
-"""Views that manage their own transactions, also where the project sets ATOMIC_REQUESTS."""
+"""Views that manage their own transactions and rights, also where the project's settings do so for all views."""
 
 from __future__ import annotations
 
@@ -21,9 +21,14 @@ def non_atomic(view: View) -> View:
     return view
 
 
-def non_atomic_patterns(patterns: list[Any]) -> list[Any]:
-    """The same patterns, their views excluded from ATOMIC_REQUESTS."""
+def independent_patterns(patterns: list[Any]) -> list[Any]:
+    """The same patterns, their views excluded from ATOMIC_REQUESTS and from Django's LoginRequiredMiddleware.
+
+    The middleware would send a caller with an API key to the page of the login.
+    """
     for pattern in patterns:
         if isinstance(pattern, URLPattern):
-            pattern.callback = non_atomic(pattern.callback)
+            view: Any = non_atomic(pattern.callback)
+            view.login_required = False
+            pattern.callback = view
     return patterns

@@ -227,3 +227,21 @@ def test_no_view_runs_in_the_transaction_of_atomic_requests(conf: str) -> None:
     assert len(found) > 20
     aliases = set(connections)
     assert [at for at, view in found.items() if getattr(view, "_non_atomic_requests", set()) != aliases] == []
+
+
+def test_a_key_is_enough_where_the_project_requires_a_login(
+    settings: Any, broker: FakeClient, make_key: Callable[..., str]
+) -> None:
+    settings.MIDDLEWARE = [*settings.MIDDLEWARE, "django.contrib.auth.middleware.LoginRequiredMiddleware"]
+    Pool.objects.create(name="digits", adapter="digits", size=1)
+    key = make_key()
+    for path in ("/api/", "/api/pools", "/api/status", "/api/live", "/api/openapi.json"):
+        assert Client().get(path, headers={"Authorization": key}).status_code == 200, path
+    assert Client().get("/api/pools").status_code == 401, "no login page for a program"
+    assert Client().get("/pools/")["Location"].startswith("/admin/login/?next=")
+
+
+@pytest.mark.parametrize("conf", ["snakepit.pools.urls", "snakepit.pools.dashboard.urls"])
+def test_each_view_checks_rights_itself(conf: str) -> None:
+    found = dict(views(import_module(conf).urlpatterns))
+    assert [at for at, view in found.items() if getattr(view, "login_required", True)] == []

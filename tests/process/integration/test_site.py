@@ -121,6 +121,16 @@ def test_sqlite_without_wal_is_found(settings: Any, monkeypatch: pytest.MonkeyPa
     assert ids() == ["snakepit.W002"]
 
 
+def test_a_database_that_keeps_nothing_is_found(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(settings.DATABASES["default"], "AUTOCOMMIT", False)
+    assert ids() == ["snakepit.E009"]
+    monkeypatch.setitem(settings.DATABASES["default"], "AUTOCOMMIT", True)
+    fitting = settings.DATABASES["default"]["OPTIONS"]
+    database = {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:", "OPTIONS": fitting}
+    monkeypatch.setitem(settings.DATABASES, "other", database)
+    assert ids() == ["snakepit.W013"]
+
+
 @pytest.mark.parametrize(
     ("options", "found"), [({}, ["snakepit.W012"]), ({"connect_timeout": 2}, []), ({"service": "shop"}, [])]
 )
@@ -330,3 +340,12 @@ def test_a_dashboard_in_another_namespace_is_refused_by_name(settings: Any) -> N
     settings.ROOT_URLCONF = nested_urls("")
     assert check_urls() == []
     assert reverse("snakepit:jobs") == "/internal/pools/jobs/"
+
+
+def test_a_dashboard_without_users_is_refused_by_name(settings: Any) -> None:
+    settings.ROOT_URLCONF = nested_urls("")
+    auth = "django.contrib.auth.middleware.AuthenticationMiddleware"
+    settings.MIDDLEWARE = [one for one in settings.MIDDLEWARE if one != auth]
+    (found,) = check_urls()
+    assert found.id == "snakepit.E010"
+    assert auth in found.hint
