@@ -10,8 +10,10 @@ import threading
 import time
 from dataclasses import dataclass
 
+from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
+from django.templatetags.static import static
 from django.views.defaults import server_error as default_page
 
 from snakepit.pools.broker.errors import BrokerError
@@ -82,6 +84,7 @@ def away_page(error: BaseException) -> HttpResponse:
     pools = broker.status.pools if broker else ()
     context = {
         "full": full,
+        "style": _style(),
         "since": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(_since(time.time()))),
         "broker": broker,
         # Counts only: without a database no user is known, so the page is public.
@@ -95,6 +98,14 @@ def away_page(error: BaseException) -> HttpResponse:
     page["Retry-After"] = str(round(DATABASE_PAUSE))
     page["Cache-Control"] = "no-store"
     return page
+
+
+def _style() -> str:
+    """The URL of the style sheet; empty where the project has not collected its static files."""
+    try:
+        return static("snakepit/snakepit.css")
+    except (ValueError, ImproperlyConfigured):
+        return ""
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
