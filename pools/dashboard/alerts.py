@@ -117,6 +117,9 @@ def of_broker(
     """Those of one broker. `events` are its own, the newest first."""
     found: list[Alert] = [*_of_node(status.node, stored)]
     failed = {pool.name for pool in status.pools if pool.state == "failed"}
+    # Their alert has the reason why no worker starts, so deaths before a worker was ready are no second one.
+    stuck = {pool.name for pool in status.pools if pool.state in ("degraded", "starting") and pool.reason}
+    deaths = [one for one in events if one.pool not in stuck or one.reason != "boot_failure"]
     for pool in status.pools:
         workers = status.workers_of(pool.name)
         found += _of_pool(pool, objective, now)
@@ -125,7 +128,7 @@ def of_broker(
         found += _of_memory(pool, workers, stored.soft_limits.get(pool.name), now)
         found += _of_threads(pool, workers)
     found += _out_of_memory(events, now)
-    found += [alert for alert in _crash_loops(events, now) if alert.key.partition(":")[2] not in failed]
+    found += [alert for alert in _crash_loops(deaths, now) if alert.key.partition(":")[2] not in failed]
     return [alert if alert.since else replace(alert, since=_began(alert.key, events)) for alert in found]
 
 

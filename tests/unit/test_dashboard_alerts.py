@@ -126,6 +126,15 @@ def test_deaths_are_a_crash_loop_when_they_are_many_and_lately() -> None:
     assert alerts(events=[death(one.seq, "worker.recycled") for one in deaths]) == []
 
 
+def test_a_stuck_rollout_is_one_alert_and_deaths_at_work_are_another() -> None:
+    stuck = {"state": "degraded", "reason": "5 starts failed: no model file", "ready": 2}
+    starts = [event(at, "worker.died", reason="boot_failure") for at in (990, 980, 970)]
+    assert [one.key for one in alerts(pool=stuck, events=starts)] == ["degraded:p"]
+    assert [one.key for one in alerts(events=starts)] == ["crash:p"], "no other alert has the reason"
+    crashes = [event(at, "worker.died", reason="crash") for at in (990, 980, 970)]
+    assert [one.key for one in alerts(pool=stuck, events=crashes)] == ["crash:p", "degraded:p"]
+
+
 def test_the_worst_comes_first() -> None:
     found = alerts(node={"clock": "lifecycle clock missing"}, pool={"state": "failed", "reason": "x"})
     assert [alert.level for alert in found] == ["error", "warning"]

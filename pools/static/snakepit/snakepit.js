@@ -120,15 +120,17 @@
 
   // Charts. Attributes of a figure: data-chart (kind), data-pool (none: all pools), data-node (none: all nodes), data-span (seconds).
   const css = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-  const number = value => value == null ? "–" : value === 0 ? "0" : value >= 100 ? Math.round(value).toLocaleString("en") : value.toFixed(value < 10 ? 1 : 0);
+  const digits = step => step ? Math.max(1, Math.ceil(-Math.log10(step))) : 1; // that tell two ticks of an axis apart
+  const number = (value, step) => value == null ? "–" : value === 0 ? "0" : value >= 100 ? Math.round(value).toLocaleString("en") : value.toFixed(value < 10 ? digits(step) : 0);
   const seconds = value => value == null ? "–" : value === 0 ? "0" : value < .001 ? Math.round(value * 1e6) + " µs" : value < 1 ? (value * 1000).toFixed(value < .01 ? 1 : 0) + " ms" : value < 60 ? value.toFixed(1) + " s" : (value / 60).toFixed(1) + " min";
+  // In UTC, as all other times of the pages.
   const clock = (at, length) => {
     const date = new Date(at * 1000), two = value => String(value).padStart(2, "0");
-    const time = two(date.getHours()) + ":" + two(date.getMinutes());
-    return length > 172800 ? two(date.getDate()) + "." + two(date.getMonth() + 1) + "." : time;
+    const time = two(date.getUTCHours()) + ":" + two(date.getUTCMinutes());
+    return length > 172800 ? two(date.getUTCDate()) + "." + two(date.getUTCMonth() + 1) + "." : time;
   };
   const KINDS = {
-    throughput: {lines: [["ok_rate", "ok", 1], ["failed_rate", "failed", 2]], show: value => value ? number(value) + "/s" : value === 0 ? "0" : "–", fill: true},
+    throughput: {lines: [["ok_rate", "ok", 1], ["failed_rate", "failed", 2]], show: (value, step) => value ? number(value, step) + "/s" : value === 0 ? "0" : "–", fill: true},
     latency: {lines: [["p50", "p50", 3], ["p95", "p95", 4], ["p99", "p99", 2]], show: seconds},
     wait: {lines: [["oldest_wait", "oldest", 4], ["wait_p95", "p95", 3]], show: seconds, fill: true},
     workers: {lines: [["ready", "ready", 1], ["busy", "busy", 3], ["starting", "starting", 4], ["draining", "draining", 5]], show: value => value == null ? "–" : String(Math.round(value)), step: true, whole: true},
@@ -193,9 +195,10 @@
       const axis = {stroke: ink, font, grid: {stroke: line, width: 1}, ticks: {show: false}};
       this.uplot = new uPlot({
         width: this.plot.clientWidth, height: this.plot.clientHeight, legend: {show: false}, pxAlign: 1,
+        tzDate: at => uPlot.tzDate(new Date(at * 1000), "UTC"),
         cursor: {y: false, points: {size: 6}, drag: {x: false, y: false}},
         scales: {x: {time: true}, y: {range: (_, low, high) => [0, high > 0 ? high * 1.12 : 1]}},
-        axes: [{...axis, space: 52, size: 26, incrs: [1, 5, 10, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 172800], values: (_, splits) => splits.map(at => clock(at, this.span))}, {...axis, size: 54, space: 34, ...(kind.whole ? {incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000]} : {}), values: (_, splits) => splits.map(value => kind.show(value))}],
+        axes: [{...axis, space: 52, size: 26, incrs: [1, 5, 10, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 172800], values: (_, splits) => splits.map((at, index) => clock(at, this.span) + (index ? "" : " UTC"))}, {...axis, size: 54, space: 34, ...(kind.whole ? {incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000]} : {}), values: (_, splits, _axis, _space, step) => splits.map(value => kind.show(value, step))}],
         series: [{}, ...kind.lines.map(([, label, colour]) => ({
           label, stroke: css("--chart-" + colour), width: 1.6, points: {show: false}, spanGaps: false,
           fill: kind.fill ? css("--chart-" + colour) + "1f" : undefined,

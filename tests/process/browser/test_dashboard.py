@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -219,6 +220,26 @@ def test_the_palette_goes_anywhere_with_the_keyboard_alone(page: Page, demo: Dem
     page.keyboard.press("Enter")
     page.keyboard.press("Escape")
     expect(page.locator("#palette")).to_be_hidden()
+
+
+def test_the_time_axis_of_a_chart_is_in_utc_as_all_other_times(demo: Demo, browser: Browser, signed_in: Any) -> None:
+    elsewhere = browser.new_context(base_url=demo.url, storage_state=signed_in, timezone_id="Asia/Tokyo")
+    elsewhere.add_init_script("""
+        window.drawn = [];
+        const fill = CanvasRenderingContext2D.prototype.fillText;
+        CanvasRenderingContext2D.prototype.fillText = function (text, ...more) {
+            window.drawn.push(text);
+            return fill.call(this, text, ...more);
+        };
+    """)
+    page = elsewhere.new_page()
+    page.goto("/")
+    page.wait_for_function("window.drawn.some(text => text.endsWith(' UTC'))", timeout=PATIENCE)
+    times = [text for text in page.evaluate("window.drawn") if text.endswith(" UTC")]
+    now = datetime.now(UTC)
+    hours = {f"{now - timedelta(hours=ago):%H}" for ago in (0, 1)}
+    assert {text[:2] for text in times} <= hours
+    elsewhere.close()
 
 
 def test_a_part_that_is_fetched_again_keeps_its_ages(page: Page) -> None:
