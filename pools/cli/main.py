@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from inspect import getdoc
 from types import ModuleType
 from typing import Annotated
 
@@ -51,6 +52,16 @@ PANELS: dict[str, tuple[ModuleType, ...]] = {
 }  # the help lists the commands under these titles
 
 
+def reflow(text: str) -> str:
+    """Join the lines of each paragraph: the help wraps them anew, and would keep the line ends of the source.
+
+    >>> reflow("First line.\\n\\nA paragraph of\\ntwo lines.\\n\\n    code\\n    more")
+    'First line.\\n\\nA paragraph of two lines.\\n\\n    code\\n    more'
+    """
+    parts = text.split("\n\n")
+    return "\n\n".join(part if part.startswith((" ", "-")) else " ".join(part.split("\n")) for part in parts)
+
+
 def _register() -> None:
     for title, modules in PANELS.items():
         commands, groups = len(app.registered_commands), len(app.registered_groups)
@@ -58,6 +69,7 @@ def _register() -> None:
             module.register(app)
         for command in app.registered_commands[commands:]:
             command.rich_help_panel = title
+            command.help = reflow(getdoc(command.callback) or "")
         for group in app.registered_groups[groups:]:
             group.rich_help_panel = title
 
