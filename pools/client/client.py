@@ -144,7 +144,7 @@ class Client:
         timeout: float | None = None, priority: int = 0,
     ) -> ListenedCall:  # fmt: skip
         """Start a call whose replies `receive` gets, on the thread that runs the connections; see `listening`."""
-        message = encode(pool, command, arguments, {}, Options(timeout, priority, WINDOW, WINDOW_BYTES))
+        message = encode(pool, command, arguments, {}, Options(timeout, priority, "", WINDOW, WINDOW_BYTES))
         call = ListenedCall(receive)
         call.send(self.target, message)
         return call

@@ -15,8 +15,8 @@ from typing import Any
 
 from snakepit.pools.broker.errors import BrokerError
 from snakepit.pools.client.address import Target
-from snakepit.pools.client.answers import exception
 from snakepit.pools.client.arguments import EncodedCall
+from snakepit.pools.client.call_messages import exception
 from snakepit.pools.client.pending import Item, SentCall
 from snakepit.pools.client.streams import Event, StreamReader
 

@@ -103,7 +103,7 @@ class RoutedClient(Client):
         timeout: float | None = None, priority: int = 0,
     ) -> ListenedCall:  # fmt: skip
         """As `Client.listen`."""
-        message = _streaming(pool, command, arguments, {}, timeout, priority)
+        message = encode(pool, command, arguments, {}, Options(timeout, priority, "", WINDOW, WINDOW_BYTES))
         call = RoutedListenedCall(receive, Trip(self.router, message, self.target))
         if self.router.rests(pool):
             call.go_on()
