@@ -65,6 +65,7 @@ class Peer:
             connection=connection,
             _h2_connection=h2,
             _transport=SimpleNamespace(
+                get_extra_info=lambda name: None,
                 write=self.written.append,
                 is_closing=lambda: False,
                 get_protocol=lambda: self.protocol,
