@@ -7,9 +7,9 @@ Samples are taken while a page is open. A time without a page is a gap in the li
 ...     memory.add("p-1", 100.0 + moment, at=5.0 * moment)
 >>> memory.values("p-1")
 [100.0, 101.0, 102.0]
->>> memory.add("p-1", 103.0, at=20.0)
+>>> memory.add("p-1", 103.0, at=25.0)
 >>> memory.values("p-1")
-[100.0, 101.0, 102.0, None, 103.0]
+[100.0, 101.0, 102.0, None, None, 103.0]
 """
 
 from __future__ import annotations
