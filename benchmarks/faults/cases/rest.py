@@ -39,6 +39,9 @@ def fuzz(database: Callable[[], AbstractContextManager[str]], seconds: float) ->
             else:
                 found.expect(False, f"{what}: {number}")
         found.measured["requests"] = cases[1] if cases else "none"
+        if found.broken:
+            print(text)  # it has a curl command for each failure
+        here.client.resume()  # one of the operations drains the node
         alive = here.client.call("p", "double", number=1, timeout=60.0) == 2
         found.expect(alive, "the next call does not work")
     return here.found
