@@ -26,7 +26,7 @@ from typing import Any
 from snakepit.workers.transport.own_files import DescriptorGone, OwnSelector
 
 BACKUP_DELAY = 0.005  # seconds that the loop may stand still
-IDLE_CHECKS = 40  # in a row in which the backup thread is not needed, after which it sleeps until a waiter leaves
+QUIET_CHECKS = 4  # in a row in which no waiter came or left, after which the backup thread sleeps until one leaves
 LONGEST_SLEEP = 1.0  # seconds after which the backup thread checks again, even if its wake-up was lost
 LONGEST_SELECT = 1.0  # seconds of one wait of the main thread for events
 LONGEST_OF_OTHERS = 5.0  # of another thread
@@ -275,20 +275,21 @@ class LoopOwner:
 
     def run_backup(self, is_over: Callable[[], bool]) -> None:
         """Run the loop whenever no waiter does for long; returns once `is_over`."""
-        seen, checks = -1, 0
+        seen, before, quiet = -1, 0, 0
         while not is_over() and not self.retired:
             with self._state:
                 take = self._no_waiter and (self._urgent or self._departures == seen)
                 seen = self._departures if self._no_waiter else -1
-                checks = 0 if self._no_waiter else checks + 1
-                self._backup_sleeps = not take and checks > IDLE_CHECKS
+                quiet = 0 if self._no_waiter or self._departures != before else quiet + 1
+                before = self._departures
+                self._backup_sleeps = not take and quiet > QUIET_CHECKS
             if take:
                 self._run_as_backup(is_over)
                 seen = -1
                 continue
-            if checks > IDLE_CHECKS:
+            if quiet > QUIET_CHECKS:
                 if self._asleep.acquire(timeout=LONGEST_SLEEP):
-                    checks = 0  # there is traffic again: a wake-up for each call would cost what this saves
+                    quiet = 0  # there is traffic again: a wake-up for each call would cost what this saves
             else:
                 self._asleep.acquire(timeout=BACKUP_DELAY)
 
