@@ -18,6 +18,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 ENDED, WAITING, EXPIRED, ROUNDS = 1_000_000, 100_000, 20_000, 7
@@ -32,13 +33,25 @@ PAGES = {
     "dashboard, last hour": "/jobs/?span=1h",
     "dashboard, pool and state": "/jobs/?pool=primes&state=failed",
     "dashboard, in arguments": "/jobs/?arguments=%7B%22n%22%3A17%7D",
+    "dashboard, a week": "/jobs/?span=7d",
+    "dashboard, an owner of a pool": "/jobs/?owner=user7&pool=digits",
     "dashboard, errors": "/jobs/errors/",
+    "dashboard, errors of a pool": "/jobs/errors/?pool=primes",
     "dashboard, overview": "/",
     "REST": "/api/jobs",
     "REST, an owner and a state": "/api/jobs?owner=user7&state=failed",
+    "REST, an unknown owner": "/api/jobs?owner=nosuch",
+    "REST, an unknown tag": "/api/jobs?tag=nosuch",
     "REST, errors": "/api/jobs/errors",
+    "REST, errors of a pool": "/api/jobs/errors?pool=primes",
     "REST, in arguments": "/api/jobs?arguments=digit",
+    "REST, not in arguments": "/api/jobs?arguments=nosuch",
     "admin": "/admin/snakepit_pools/job/",
+    "admin, a state without jobs": "/admin/snakepit_pools/job/?state=lost",
+    "admin, search": "/admin/snakepit_pools/job/?q=c7",
+    "admin, search without a match": "/admin/snakepit_pools/job/?q=nosuch",
+    "admin, a day": "/admin/snakepit_pools/job/?created_at__year={now:%Y}&created_at__month={now:%m}"
+    "&created_at__day={now:%d}",
 }
 # 30 days of jobs: 96 % succeeded, 4 % failed or lost, 1,000 commands and owners of unequal size.
 FILL = """
@@ -135,7 +148,9 @@ def timed(work: Callable[[], object]) -> list[tuple[float, float]]:
 
 
 def pages(client: Any) -> None:
-    for name, path in PAGES.items():
+    then = datetime.now(UTC) - timedelta(days=10)
+    for name, pattern in PAGES.items():
+        path = pattern.format(now=then) if "{now" in pattern else pattern
 
         def ask(path: str = path) -> None:
             answer = client.get(path)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin, messages
-from django.db.models import Max, Min, QuerySet
+from django.contrib.admin.views.main import ChangeList
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 
@@ -16,6 +17,7 @@ from snakepit.pools import permissions
 from snakepit.pools.admin.job_delete import delete
 from snakepit.pools.admin.page import ReadOnly, log, order, without_payload
 from snakepit.pools.broker.errors import BrokerError
+from snakepit.pools.jobs.listing import SCANNED, SLACK, key_at, newest
 from snakepit.pools.models import Job, JobAttempt, JobEdge, Pool
 from snakepit.pools.models.job import JobQuerySet
 from snakepit.pools.models.states import SHOWN_STATES
@@ -82,8 +84,21 @@ class EdgeInline(Shown, JobEdgeInline):
 class JobsByDate(JobQuerySet):
     """For the date hierarchy: all days from the first to the last job, without a scan of the rows between them."""
 
+    def aggregate(self, *given: Any, **named: Any) -> dict[str, Any]:
+        """Answer the template tag of the date hierarchy, which asks for the first and the last time."""
+        return self._ends() if named.keys() == {"first", "last"} else super().aggregate(*given, **named)
+
+    def _ends(self) -> dict[str, Any]:
+        """The times of the oldest and of the newest job, by their ids, which have an index with each filter.
+
+        A minimum of the column reads all rows up to the first one that matches.
+        """
+        ends = [self.order_by(order).values_list("created_at", flat=True).first() for order in ("pk", "-pk")]
+        found = sorted(at for at in ends if at is not None)
+        return {"first": found[0], "last": found[-1]} if found else {"first": None, "last": None}
+
     def datetimes(self, field_name: str, kind: str, *_: Any, **__: Any) -> list[datetime]:  # type: ignore[override]
-        ends = self.aggregate(first=Min(field_name), last=Max(field_name))
+        ends = self._ends()
         if ends["first"] is None:
             return []
         first, last = (timezone.localtime(ends[name]) for name in ("first", "last"))
@@ -101,6 +116,26 @@ def _following(day: datetime, kind: str) -> datetime:
     if kind == "year" or day.month == 12:
         return day.replace(year=day.year + 1, month=1, day=1)
     return day.replace(month=day.month + 1, day=1)
+
+
+class JobList(ChangeList):
+    """The list, whose date hierarchy reads a range of ids: these have the order of the list, and contain their time."""
+
+    def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> QuerySet[Job]:
+        rows: QuerySet[Job] = super().get_queryset(request, exclude_parameters)
+        return rows.filter(**_ids_of(request.GET))
+
+
+def _ids_of(given: Mapping[str, str]) -> dict[str, uuid.UUID]:
+    """The range of ids of a year, month or day of the date hierarchy; empty without one."""
+    parts = [given.get(f"created_at__{kind}", "") for kind in ("year", "month", "day")]
+    kind = "day" if parts[2] else "month" if parts[1] else "year"
+    try:
+        first = timezone.make_aware(datetime(*(int(part or 1) for part in parts)))  # type: ignore[arg-type]
+        last = _following(first, kind)
+        return {"pk__gte": key_at(first - SLACK), "pk__lt": key_at(last + SLACK)} if parts[0] else {}
+    except (ValueError, OverflowError):  # the list itself refuses it
+        return {}
 
 
 class PoolFilter(admin.SimpleListFilter):
@@ -133,7 +168,10 @@ class JobAdmin(ReadOnly):
                     "finished_at")  # fmt: skip
     list_filter = (StateFilter, PoolFilter)
     search_fields = ("command", "owner", "tags", "idempotency_key")
-    search_help_text = "An id, or part of a command, owner, tag or idempotency key."
+    search_help_text = (
+        "An id, or part of a command, owner, tag or idempotency key "
+        f"of the newest {SCANNED:,} jobs that match the filters."
+    )
     ordering = ("-id",)
     date_hierarchy = "created_at"
     actions = ("cancel", "retry", "delete_ended")
@@ -153,7 +191,12 @@ class JobAdmin(ReadOnly):
         try:
             return queryset.filter(pk=uuid.UUID(search_term.strip())), False
         except ValueError:
-            return super().get_search_results(request, queryset, search_term)
+            # No index has parts of a text, and a search that finds nothing would read all rows.
+            rows = newest(queryset) if search_term else queryset
+            return super().get_search_results(request, rows, search_term)
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[JobList]:
+        return JobList
 
     def get_exclude(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         return tuple(dict.fromkeys((*self.exclude, *self.hidden_fields(request))))

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from django.core.exceptions import EmptyResultSet
 from django.db import connections
@@ -25,7 +25,8 @@ from snakepit.pools.models.job import JobQuerySet
 from snakepit.pools.models.states import SHOWN_STATES
 from snakepit.pools.models.strict_json import NotStrict, find_problem, loads
 
-SCANNED = 20_000  # jobs that a tag filter covers
+Rows = TypeVar("Rows", bound="QuerySet[Job]")
+SCANNED = 20_000  # jobs that a filter without an index covers
 COUNTED = 1000  # jobs; above it a count shows as "1,000+"
 LARGE = ("arguments", "result", "result_raw")
 SHORT = 120  # characters of the arguments in a list
@@ -73,11 +74,16 @@ class JobQuery:
         if self.workflow:
             rows = rows.filter(workflow=_workflow_id(self.workflow))
         if self.tag or self.arguments:
-            last = rows.order_by("-pk").values_list("pk", flat=True)[SCANNED : SCANNED + 1].first()
-            rows = rows.filter(pk__gt=last) if last else rows
+            rows = newest(rows)
         if self.tag:
             rows = rows.filter(tags__contains=f",{self.tag},")
         return _with_arguments(rows, self.arguments) if self.arguments else rows
+
+
+def newest(rows: Rows) -> Rows:
+    """The newest SCANNED of these rows, for a filter without an index."""
+    last = rows.order_by("-pk").values_list("pk", flat=True)[SCANNED : SCANNED + 1].first()
+    return rows.filter(pk__gt=last) if last else rows
 
 
 def _workflow_id(text: str) -> uuid.UUID:

@@ -1249,7 +1249,9 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name="job",
             index=models.Index(
-                condition=models.Q(("state__in", ("failed", "cancelled", "lost", "quarantined"))),
+                condition=models.Q(
+                    ("finished_at__isnull", False), ("state__in", ("failed", "cancelled", "lost", "quarantined"))
+                ),
                 fields=["finished_at"],
                 name="snakepit_job_troubles",
             ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from html import unescape
 from typing import Any
 
@@ -16,6 +16,8 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from snakepit.pools.admin import page as lists
+from snakepit.pools.jobs import listing
+from snakepit.pools.jobs.listing import key_at
 from snakepit.pools.models import ApiKey, Audit, Event, Job, JobAttempt, Node, Pool, Worker
 from snakepit.pools.models.moments import utc_now
 from tests.process.integration.fakes import FakeClient, unreachable
@@ -165,16 +167,29 @@ def test_a_selection_that_no_row_has_is_refused(
 
 
 def test_jobs_are_found_by_their_day(admin_client: Client) -> None:
-    for _ in range(2):
-        Job.objects.create(pool="digits", command="classify")
-    old = Job.objects.earliest("pk")
-    Job.objects.filter(pk=old.pk).update(created_at="2024-12-30T10:00Z")
+    Job.objects.create(pool="digits", command="classify")
+    then = datetime(2024, 12, 30, 10, tzinfo=UTC)
+    old = Job.objects.create(pk=key_at(then), pool="digits", command="classify")
+    Job.objects.filter(pk=old.pk).update(created_at=then)
     text = admin_client.get(url("job")).content.decode()
     assert "?created_at__year=2024" in text
     text = admin_client.get(url("job") + "?created_at__year=2024&created_at__month=12").content.decode()
     assert "created_at__day=30" in text
     text = admin_client.get(url("job") + "?created_at__year=2024&created_at__month=12&created_at__day=30")
     assert text.context["cl"].result_count == 1
+    with CaptureQueriesContext(connection) as asked:
+        assert admin_client.get(url("job") + "?q=nothing").context["cl"].result_count == 0
+    # Neither reads the times of all rows: a search finds nothing in the newest, the ends are those of the first ids.
+    assert not [one for one in asked if 'MIN("snakepit_job"."created_at")' in one["sql"]]
+    assert admin_client.get(url("job") + "?created_at__year=x").status_code == 302
+
+
+def test_a_search_covers_the_newest_jobs(admin_client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "SCANNED", 2)
+    made = [Job.objects.create(pool="digits", command="classify", owner=owner) for owner in ("ada", "ada", "bob")]
+    assert admin_client.get(url("job") + "?q=ada").context["cl"].result_count == 1
+    assert admin_client.get(url("job") + f"?q={made[0].pk}").context["cl"].result_count == 1
+    assert admin_client.get(url("job")).context["cl"].result_count == 3
 
 
 def test_a_pool_is_made_and_changed_with_the_rules_of_a_spec(admin_client: Client, admin_user: Any) -> None:
