@@ -18,7 +18,7 @@ from rich.console import Console
 
 from benchmarks import plot, report, suite
 from benchmarks.latest import Latest
-from benchmarks.peers import ray
+from benchmarks.peers import litserve, ray
 from benchmarks.row import Failed, Outcome, Row, Run, target
 from benchmarks.rows import batches, calls, cold, data, flood, idle, round_trips, scaling, service, starts, threads
 
@@ -30,6 +30,8 @@ def missing(row: Row) -> str:
     """What this machine lacks for a row; empty: nothing."""
     if "ray" in row.needs and not ray.INSTALLED:
         return "Ray is not installed"
+    if "litserve" in row.needs and not litserve.interpreter():
+        return "LitServe is not installed, and LITSERVE_PYTHON names no interpreter that has it"
     if row.name == round_trips.FRAME and not round_trips.HAS_PANDAS:
         return "pandas is not installed"
     if row in threads.ROWS and not threads.interpreter():

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from benchmarks import node
-from benchmarks.peers import celery, executors, memfd, ray
+from benchmarks.peers import celery, executors, litserve, memfd, ray
 
 WORKERS = 2
 
@@ -29,6 +29,7 @@ STARTS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "celery": lambda: celery.running(WORKERS),
     "dirty": _dirty,
     "memfd": memfd.running,
+    "litserve": litserve.running,
     "ray": lambda: ray.running(WORKERS),
 }
 

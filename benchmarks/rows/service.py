@@ -17,6 +17,7 @@ import httpx
 from benchmarks import stack
 from benchmarks.batching import MODEL_SECONDS
 from benchmarks.job_rate import await_end
+from benchmarks.peers import litserve
 from benchmarks.row import Contestants, Measured, Row
 from benchmarks.timing import Run, rates
 from benchmarks.work import SMALL
@@ -113,6 +114,18 @@ def _rest_batches(contestants: Contestants) -> Measured:
     return Measured(rates["infer"], rates["infer_alone"], note=note)
 
 
+def _litserve(contestants: Contestants) -> Measured:
+    """The same model and bounds of a batch; ours also authenticates, checks and records each call."""
+    theirs = partial(_timed, contestants.get("litserve"), litserve.PATH, "", EACH["infer"])
+    with stack.running() as site:
+        ours = partial(_timed, site.port, "/api/pools/model/commands/infer", site.key(), EACH["infer"])
+        found = [[run() for run in (ours, theirs)] for _ in range(4)][1:]
+    (our_rate, our_wait), (rate, wait) = (
+        [statistics.median(one[at][part] for one in found) for part in (0, 1)] for at in (0, 1)
+    )
+    return Measured(our_rate, rate, note=f"p50 {our_wait * 1000:.0f} ms, LitServe {wait * 1000:.0f} ms")
+
+
 def _tasks(count: int) -> None:
     from benchmarks.peers.celery import echo as task
 
@@ -185,6 +198,15 @@ ROWS = (
         "requests/s",
         _rest_batches,
         target=3,
+        smaller=False,
+    ),
+    Row(
+        "rest-batches-litserve",
+        f"a model of {MODEL_SECONDS * 1000:.0f} ms over REST in batches, {CALLERS} connections",
+        "LitServe",
+        "requests/s",
+        _litserve,
+        ("litserve",),
         smaller=False,
     ),
     Row("rest", "echo of 100 bytes over REST, 8 connections", "a bare Django view", "requests/s", _rest, smaller=False),
