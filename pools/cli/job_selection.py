@@ -12,7 +12,7 @@ from snakepit.pools.broker.errors import BadRequest
 from snakepit.pools.cli.completion import complete_pool
 from snakepit.pools.cli.output import Problem, UsageError, json_line, report_errors
 from snakepit.pools.cli.parameters import AsJson, Yes
-from snakepit.pools.cli.project import start_django
+from snakepit.pools.cli.project import start_jobs
 
 State = Annotated[str, typer.Option(help="Only those in this state, such as queued, scheduled or failed.")]
 PoolName = Annotated[str, typer.Option(help="Only those of this pool.", autocompletion=complete_pool)]
@@ -83,7 +83,7 @@ def _act(action: str, filters: dict[str, str], options: tuple[bool, bool, bool, 
     with report_errors(as_json):
         if not every and not any(filters.values()):
             raise UsageError("give at least one filter, or --all to change every job")
-        start_django()
+        start_jobs()
         from snakepit.pools.cli.operate import name_actor
         from snakepit.pools.jobs import bulk_actions
         from snakepit.pools.operations import job_orders

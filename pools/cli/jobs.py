@@ -16,7 +16,7 @@ from snakepit.pools.cli.call import read_arguments, read_lines
 from snakepit.pools.cli.completion import complete_job
 from snakepit.pools.cli.output import PROBLEM, Problem, UsageError, json_line, print_value, report_errors, terminal
 from snakepit.pools.cli.parameters import Arguments, AsJson, Command, Pool, Priority
-from snakepit.pools.cli.project import start_django
+from snakepit.pools.cli.project import start_django, start_jobs
 from snakepit.pools.cli.tables import NARROW, fitted, short_id
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def submit(
                 raise UsageError("--file takes neither ARGUMENTS nor --wait: its lines are the arguments")
             return _submit_lines(pool, command, read_lines(file), key, {**options, **same}, as_json)
         values = read_arguments(arguments)
-        start_django()
+        start_jobs()
         from snakepit.pools.jobs import submit as store
         from snakepit.pools.jobs.unique import from_parts
 
@@ -121,7 +121,7 @@ def _show_stored(row: Any, as_json: bool) -> None:
 def _submit_lines(
     pool: str, command: str, rows: Sequence[Mapping[str, Any]], key: str, options: dict[str, Any], as_json: bool
 ) -> None:
-    start_django()
+    start_jobs()
     from snakepit.pools.jobs import submit_many
     from snakepit.pools.jobs.bulk import on_line
     from snakepit.pools.jobs.unique import from_parts
@@ -251,7 +251,7 @@ def _attempts(row: Job) -> list[dict[str, Any]]:
 
 
 def _find(text: str) -> Job:
-    start_django()
+    start_jobs()
     from snakepit.pools.models import Job
 
     tail = text.strip().replace("-", "").lower()

@@ -9,7 +9,7 @@ import typer
 
 from snakepit.pools.cli.output import json_line, report_errors, terminal
 from snakepit.pools.cli.parameters import AsJson
-from snakepit.pools.cli.project import start_django
+from snakepit.pools.cli.project import start_django, start_jobs
 from snakepit.pools.cli.tables import NARROW, fitted
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def list_periodic(as_json: AsJson = False) -> None:
 def run(name: Name, reason: Reason = "", as_json: AsJson = False) -> None:
     """Submit its job once, beside the schedule, and print the job's id."""
     with report_errors(as_json):
-        start_django()
+        start_jobs()
         from snakepit.pools.cli.jobs import brief
         from snakepit.pools.operations import periodic_orders
 

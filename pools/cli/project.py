@@ -12,6 +12,9 @@ from django.core.exceptions import ImproperlyConfigured
 from snakepit.pools.cli.output import UsageError
 
 DEFAULT_SETTINGS = "snakepit.site.settings"
+# Seconds that a command waits for the message transport. A web request waits 1 s, but a command also loads Celery's
+# transport in that time; a message that is given up goes some seconds later.
+TRANSPORT_PATIENCE = 5.0
 NAMED = re.compile(r"""["']DJANGO_SETTINGS_MODULE["']\s*,\s*["']([\w.]+)["']""")
 
 
@@ -51,6 +54,14 @@ def start_django() -> None:
         django.setup()
     except (ImportError, ImproperlyConfigured) as error:
         raise wrong_settings(error) from error
+
+
+def start_jobs() -> None:
+    """As `start_django`, for a command that sends messages of jobs."""
+    start_django()
+    from snakepit.pools.jobs import messages
+
+    messages.sender.patience = TRANSPORT_PATIENCE
 
 
 def wrong_settings(error: Exception) -> UsageError:

@@ -12,7 +12,7 @@ import typer
 from snakepit.pools.broker import json_keys
 from snakepit.pools.cli.output import Problem, UsageError, json_line, report_errors, terminal
 from snakepit.pools.cli.parameters import AsJson
-from snakepit.pools.cli.project import start_django
+from snakepit.pools.cli.project import start_django, start_jobs
 from snakepit.pools.cli.tables import NARROW, fitted, short_id
 
 
@@ -44,7 +44,7 @@ def _submit(file: str, owner: str, as_json: bool) -> None:
         raise UsageError(f"--file {file}: {error}") from error
     if not isinstance(given, dict) or set(given) - {"name", "jobs"}:
         raise UsageError(f"--file {file}: must have an object with `jobs`, and perhaps `name`")
-    start_django()
+    start_jobs()
     from snakepit.pools.jobs import workflow_spec, workflows
 
     row = workflows.submit(workflow_spec.read(given.get("jobs")), given.get("name", ""), owner or None)

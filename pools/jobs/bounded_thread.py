@@ -25,7 +25,7 @@ class BoundedThread:
     def __init__(self, name: str, service: str, patience: float) -> None:
         self.patience = patience  # seconds that a caller waits at most
         self._name = name
-        self._message = f"the {service} did not answer within {patience:g} s"
+        self._service = service
         self._reset()
         os.register_at_fork(after_in_child=self._reset)
 
@@ -39,7 +39,7 @@ class BoundedThread:
     def run(self, work: Callable[[], Any]) -> Any:
         """Return the result of `work`, or raise its error. Hangs: it goes on, or is dropped if it has not begun."""
         if self._hangs():
-            raise Hangs(self._message)
+            raise self._error()
         with self._lock:
             if not self._started:
                 self._started = True
@@ -52,7 +52,10 @@ class BoundedThread:
             if future.done():  # the error is that of `work`
                 raise
             future.cancel()
-            raise Hangs(self._message) from None
+            raise self._error() from None
+
+    def _error(self) -> Hangs:
+        return Hangs(f"the {self._service} did not answer within {self.patience:g} s")
 
     def _hangs(self) -> bool:
         since = self._busy_since

@@ -11,6 +11,7 @@ import pytest
 from celery import Celery
 
 from snakepit.pools import jobs
+from snakepit.pools.cli import project
 from snakepit.pools.diagnostics import transport_watch
 from snakepit.pools.jobs import messages, reconciler
 from snakepit.pools.jobs.bounded_thread import BoundedThread, Hangs
@@ -226,3 +227,8 @@ def test_a_second_thread_waits_until_the_celery_app_is_configured() -> None:
     assert read.wait(WITHIN)
     threads[0].join(WITHIN)
     assert found == [{"ours": {}}]
+
+
+def test_a_command_of_the_shell_gives_the_transport_more_time_than_a_web_request(own_sender: BoundedThread) -> None:
+    project.start_jobs()
+    assert own_sender.patience == project.TRANSPORT_PATIENCE > messages.PATIENCE
