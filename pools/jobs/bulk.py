@@ -27,6 +27,7 @@ from snakepit.pools.jobs.signals import emit, job_submitted
 from snakepit.pools.jobs.submission import CONTENDED, check_same
 from snakepit.pools.jobs.target import JobTarget
 from snakepit.pools.models import Job, schema
+from snakepit.pools.models.instances import maker
 from snakepit.pools.models.job import uuid7s
 from snakepit.pools.models.moments import utc_now
 from snakepit.pools.models.states import BLOCKED, QUEUED
@@ -137,21 +138,6 @@ def _of_row(index: int, error: BrokerError) -> BrokerError:
     return type(error)(message, outcome=error.outcome, details=details, retry_after=error.retry_after)
 
 
-class _Shape:
-    """Makes jobs that share all columns but their own. By position, because names cost most of an instance."""
-
-    def __init__(self, like: Job) -> None:
-        names = [field.attname for field in Job._meta.concrete_fields]
-        self._values = [getattr(like, name) for name in names]
-        self._places = [names.index(name) for name in (*OWN, *OFTEN_SHARED)]
-
-    def job(self, own: Sequence[Any]) -> Job:
-        """A job with these values of OWN and OFTEN_SHARED."""
-        for place, value in zip(self._places, own, strict=True):
-            self._values[place] = value
-        return Job(*self._values)  # type: ignore[misc]  # the plugin counts a list as one argument
-
-
 class _Submission:
     """The jobs of one call."""
 
@@ -163,7 +149,9 @@ class _Submission:
         self._by_key: dict[str, Job] = {}
         self._unique, self._same = only, dict[str, Job]()
         self._ids = uuid7s(needs.ids)
-        self._shape = _Shape(Job(key=self._caller.key if self._caller else "", **self._shared))
+        like = Job(key=self._caller.key if self._caller else "", **self._shared)
+        columns = {field.attname: getattr(like, field.attname) for field in Job._meta.concrete_fields}
+        self._make = maker(Job, columns, stored_in=None)
         # Decided once: at the commit it may be due, and then `reconcile` sends all of them.
         self._later = shared["run_after"] is not None and shared["run_after"] > utc_now()
 
@@ -237,8 +225,8 @@ class _Submission:
         unique_key = self._unique_key(row)
         if unique_key in same:
             return same[unique_key]
-        own = (next(self._ids), row.arguments, row.size, row.key, unique_key, row.limit_key)
-        job = self._shape.job(own)
+        own = {"id": next(self._ids), "arguments": row.arguments, "size": row.size, "idempotency_key": row.key}
+        job = self._make({**own, "unique_key": unique_key, "limit_key": row.limit_key})
         if row.key:
             known[row.key] = job
         if unique_key:
@@ -275,10 +263,11 @@ class _Submission:
 def _insert(jobs: Sequence[Job], sent: bool) -> None:
     """Insert rows, as sent now or as not sent. Each statement has the values that the jobs share only once."""
     connection = connections[schema.alias()]
-    now = utc_now()
+    now, using = utc_now(), schema.alias()
+    of_database = Now() if sent else None
     for job in jobs:
         job.created_at = job.queued_at = now
-        job.sent_at = Now() if sent else None
+        job.sent_at = of_database
     if connection.vendor not in ("postgresql", "sqlite"):
         Job.objects.bulk_create(jobs, batch_size=BATCH)
     else:
@@ -286,7 +275,7 @@ def _insert(jobs: Sequence[Job], sent: bool) -> None:
         for start in range(0, len(jobs), most):
             _insert_some(connection, jobs[start : start + most])
     for job in jobs:
-        job._state.adding, job._state.db = False, schema.alias()
+        job._state.adding, job._state.db = False, using
         job.sent_at = now if sent else None  # instead of a query; the row has the database's time
 
 

@@ -10,10 +10,10 @@ from functools import lru_cache
 from typing import Any
 
 from django.db import connections
-from django.db.models import DEFERRED
 
 from snakepit.pools.jobs.signals import job_progressed, job_started
 from snakepit.pools.models import Job, schema
+from snakepit.pools.models.instances import maker
 
 ALL = tuple(field.attname for field in Job._meta.concrete_fields)
 # What runs an attempt, decides its end, and what follows the end. A receiver of a signal may use every column.
@@ -36,29 +36,24 @@ def jobs_of(rows: Iterable[Sequence[Any]], names: tuple[str, ...]) -> list[Job]:
     """The jobs of rows with these columns, in the order of the model."""
     using = schema.alias()
     connection = connections[using]
-    places, converters = _layout(using, connection.vendor, names)
-    empty: list[Any] = [DEFERRED] * len(ALL)
+    converters = _converters(using, connection.vendor, names)
+    make = maker(Job, {}, stored_in=using)
     found = []
     for row in rows:
-        values = empty.copy()
-        for place, value in zip(places, row, strict=True):
-            values[place] = value
-        for place, expression, steps in converters:
-            if (value := values[place]) is not None:  # each step leaves None as it is
+        values = dict(zip(names, row, strict=True))
+        for name, expression, steps in converters:
+            if (value := values[name]) is not None:  # each step leaves None as it is
                 for step in steps:
                     value = step(value, expression, connection)
-                values[place] = value
-        job = Job(*values)  # type: ignore[misc]  # the plugin counts a list as one argument
-        job._state.adding, job._state.db = False, using
-        found.append(job)
+                values[name] = value
+        found.append(make(values))
     return found
 
 
 @lru_cache(maxsize=8)
-def _layout(using: str, vendor: str, names: tuple[str, ...]) -> tuple[list[int], list[tuple[int, Any, list[Convert]]]]:
-    """The places of these columns in the model, and by place what makes the value of a field."""
+def _converters(using: str, vendor: str, names: tuple[str, ...]) -> list[tuple[str, Any, list[Convert]]]:
+    """By name, what makes the value of a field of the column's value."""
     fields = [field for field in Job._meta.concrete_fields if field.attname in names]
     compiler = Job.objects.all().query.get_compiler(using)
     found = compiler.get_converters([field.get_col(Job._meta.db_table) for field in fields])
-    places = [ALL.index(name) for name in names]
-    return places, [(places[at], expression, list(steps)) for at, (steps, expression) in found.items()]
+    return [(fields[at].attname, expression, list(steps)) for at, (steps, expression) in found.items()]

@@ -35,7 +35,7 @@ class JobTarget:
         if spec is None or not spec.enabled:
             raise PoolUnknown(f"No pool is named {pool!r}." if spec is None else f"The pool {pool!r} is disabled.")
         self._pool, self._command, self._largest = pool, command, spec.max_payload
-        self._limits = spec.job_limits
+        self._limits = () if find_problem(spec.job_limits) else spec.job_limits
         self._known: commands.Commands | None = None
         self._parsed: tuple[CommandInfo, Mapping[str, Any]] | None = None
         self._read = self._fresh = False
@@ -65,7 +65,7 @@ class JobTarget:
 
     def limit_key(self, arguments: Mapping[str, Any]) -> str:
         """The job's key for the pool's limit by an argument; empty if there is none."""
-        return "" if find_problem(self._limits) else key_of(self._limits, arguments)
+        return key_of(self._limits, arguments) if self._limits else ""
 
     @property
     def hooked(self) -> bool:

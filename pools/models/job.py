@@ -59,15 +59,20 @@ def uuid7s(after: Iterable[uuid.UUID] = ()) -> Iterator[uuid.UUID]:
     last = max([_now_and_random(), *(_value_of(one) + 1 for one in after)])
     while True:
         yield _as_uuid7(last)
-        fresh = _now_and_random()
         # Steps of random size, so that an id does not reveal the next one.
-        last = fresh if fresh >> RANDOM_BITS > last >> RANDOM_BITS else last + 1 + int.from_bytes(os.urandom(4), "big")
+        is_later = _now() > last >> RANDOM_BITS
+        last = _now_and_random() if is_later else last + 1 + int.from_bytes(os.urandom(4), "big")
+
+
+def _now() -> int:
+    """The time. [ms]"""
+    return time.time_ns() // 1_000_000
 
 
 def _now_and_random() -> int:
     """The time [ms], followed by the random bits of an id."""
     random = int.from_bytes(os.urandom(10), "big") >> (80 - RANDOM_BITS)
-    return (time.time_ns() // 1_000_000) << RANDOM_BITS | random
+    return _now() << RANDOM_BITS | random
 
 
 def _as_uuid7(value: int) -> uuid.UUID:

@@ -20,6 +20,8 @@ from typing import Any, NoReturn
 from snakepit.pools.broker.json_keys import RepeatedKey, unrepeated
 from snakepit.workers.report import utf8
 
+EXACT = frozenset({int, bool, type(None)})  # types whose every value is JSON
+
 
 class NotStrict(ValueError):
     """The text is not JSON, or not accepted by every database."""
@@ -56,13 +58,15 @@ def find_problem(value: Any, *, max_depth: int = 64) -> str | None:
     rest: list[tuple[Any, int]] = [(value, 0)]
     while rest:
         one, depth = rest.pop()
+        if type(one) in EXACT:  # first: an `isinstance` of Mapping takes longer than the rest
+            continue
         if isinstance(one, str):
             if problem := _wrong_text(one):
                 return problem
-        elif isinstance(one, Mapping | list | tuple):
+        elif isinstance(one, dict | list | tuple | Mapping):
             if depth >= max_depth:
                 return f"is nested deeper than {max_depth} levels"
-            if isinstance(one, Mapping):
+            if isinstance(one, dict | Mapping):
                 rest += [(key, depth) for key in one]
                 rest += [(child, depth + 1) for child in one.values()]
             else:
