@@ -155,7 +155,7 @@ class JobOut(Schema):
     result: Any = Field(default=None, description="Not in lists.")
     workflow: str | None = Field(default=None, description="The id of its workflow.")
     arguments_short: str = Field(default="", description="Only in lists: the start of the arguments, as JSON.")
-    waits_for: str = Field(default="", description="The limit, or the jobs, that it waits for. Not in lists.")
+    waits_for: str = Field(default="", description="The limit, the pool or the jobs that it waits for. Not in lists.")
     depends_on: list[str] = Field(
         default_factory=list, description="The jobs that it waits for, or has waited for. Not in lists."
     )

@@ -31,7 +31,7 @@ class JobTarget:
             raise BadRequest(f"command: {str(command)[:50]!r} is not the name of a command")
         if command == ON_FAILURE:
             raise BadRequest("command: on_failure is a hook of the adapter, which runs after a job has failed")
-        spec = _definition(pool)
+        spec = definition(pool)
         if spec is None or not spec.enabled:
             raise PoolUnknown(f"No pool is named {pool!r}." if spec is None else f"The pool {pool!r} is disabled.")
         self._pool, self._command, self._largest = pool, command, spec.max_payload
@@ -107,7 +107,8 @@ class JobTarget:
         return self._parsed[1]
 
 
-def _definition(pool: str) -> Pool | PoolSpec | None:
+def definition(pool: str) -> Pool | PoolSpec | None:
+    """The pool's row, or what stands for it; None if there is no such pool."""
     if in_process.runner is not None and (spec := in_process.runner.spec(pool)):
         return spec
     row = Pool.objects.filter(name=pool).first()

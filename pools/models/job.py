@@ -171,7 +171,7 @@ class Job(models.Model):
 
     arguments_short = ""  # the start of the arguments, in rows of `listing.page`
     limited = False  # True if it was claimed in a pool with limits of jobs
-    waits_for = ""  # the limit or the jobs that it waits for, where one job is shown
+    waits_for = ""  # the limit, the pool or the jobs that it waits for, where one job is shown
     depends_on: tuple[str, ...] = ()  # the ids of the jobs that it waits for or has waited for, where one is shown
     existed = False  # True if `submit` returned an existing job, for its idempotency key or as unique
 

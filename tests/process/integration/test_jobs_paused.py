@@ -76,6 +76,24 @@ def test_jobs_that_wait_on_purpose_are_not_overdue() -> None:
     assert 'snakepit_pool_queue_paused{pool="digits"} 1.0' in gauges.text()
 
 
+def test_a_job_shows_that_its_pool_starts_no_jobs(client: Client, make_key: Callable[..., str]) -> None:
+    job = jobs.submit("digits", "classify", {})
+    headers = {"Authorization": make_key()}
+    pool = Pool.objects.filter(name="digits")
+
+    def shown() -> str:
+        text: str = client.get(f"/api/jobs/{job.pk}", headers=headers).json()["waits_for"]
+        return text
+
+    assert shown() == ""
+    jobs.pause_queue("digits")
+    assert shown() == "waits because the jobs of the pool digits are paused"
+    pool.update(enabled=False)
+    assert shown() == "waits for the pool digits, which is disabled: enable the pool, or cancel the job"
+    pool.delete()
+    assert shown() == "waits for the pool digits, which does not exist: add the pool, or cancel the job"
+
+
 def test_rest_pauses_and_resumes(client: Client, make_key: Callable[..., str]) -> None:
     headers = {"Authorization": make_key()}
 
