@@ -67,7 +67,10 @@ class Page(AnyModelAdmin):
         if not self._are_keys(request.POST.getlist(ACTION_CHECKBOX_NAME)):  # for Django, an error 500
             self.message_user(request, "The selection is not of rows of this list: select them again.", messages.ERROR)
             return HttpResponseRedirect(request.get_full_path())
-        return super().changelist_view(request, extra_context)
+        try:
+            return super().changelist_view(request, extra_context)
+        except OverflowError:  # the last day of the calendar has no next one, which Django computes
+            return HttpResponseRedirect(f"{request.path}?{ERROR_FLAG}=1")
 
     def _are_keys(self, selected: list[str]) -> bool:
         key = self.opts.pk

@@ -181,7 +181,8 @@ def test_jobs_are_found_by_their_day(admin_client: Client) -> None:
         assert admin_client.get(url("job") + "?q=nothing").context["cl"].result_count == 0
     # Neither reads the times of all rows: a search finds nothing in the newest, the ends are those of the first ids.
     assert not [one for one in asked if 'MIN("snakepit_job"."created_at")' in one["sql"]]
-    assert admin_client.get(url("job") + "?created_at__year=x").status_code == 302
+    for wrong in ("year=x", "year=9999&created_at__month=12&created_at__day=31", "year=2026&created_at__month=13"):
+        assert admin_client.get(url("job") + f"?created_at__{wrong}").status_code == 302, wrong
 
 
 def test_a_search_covers_the_newest_jobs(admin_client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
