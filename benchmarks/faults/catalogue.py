@@ -9,6 +9,7 @@ from benchmarks.faults.cases import (
     drain,
     freezes,
     frozen_jobs,
+    jobs,
     kill_storm,
     malformed,
     rest,
@@ -16,5 +17,5 @@ from benchmarks.faults.cases import (
     soak,
 )
 
-MODULES = (kill_storm, calls, buffers, freezes, frozen_jobs, malformed, clock, services, drain, rest, soak)
+MODULES = (kill_storm, calls, buffers, freezes, frozen_jobs, jobs, malformed, clock, services, drain, rest, soak)
 FAULTS = {fault.name: fault for module in MODULES for fault in module.FAULTS}

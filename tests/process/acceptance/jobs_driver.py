@@ -90,7 +90,7 @@ def answer(what: str, facts: dict[str, Any]) -> Any:
     from django.core.management import call_command
 
     from snakepit.pools import jobs
-    from snakepit.pools.jobs import messages
+    from snakepit.pools.jobs import messages, workflow_spec, workflows
     from snakepit.pools.jobs.unique import from_parts
     from snakepit.pools.models import Job, PeriodicJob
     from snakepit.pools.models.pool import sync_pools
@@ -111,6 +111,8 @@ def answer(what: str, facts: dict[str, Any]) -> Any:
         made, options = range(facts["count"]), facts["options"]
         options["unique"] = from_parts(options)
         return [str(jobs.submit("pool", facts["command"], facts["arguments"], **options).pk) for _ in made]
+    if what == "workflow":
+        return str(workflows.submit(workflow_spec.read(facts["jobs"])).pk)
     if what == "eager":
         messages.celery_app().conf.task_always_eager = True
         return True
