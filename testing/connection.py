@@ -28,7 +28,7 @@ from snakepit.pools.client.protocol import Pending
 from snakepit.pools.wire.broker_pb2 import Requests
 from snakepit.testing.passing import Passing
 from snakepit.workers.buffers import Incoming
-from snakepit.workers.wire.worker_pb2 import Delivery
+from snakepit.workers.transport.direct_reply import opened
 
 
 class Served(Protocol):
@@ -100,11 +100,11 @@ class MemoryReplySocket:
 
     def _arrived(self, data: bytes, buffers: Incoming) -> None:
         with contextlib.suppress(RuntimeError):  # the client's loop is closed
-            self._loop.call_soon_threadsafe(self._deliver, Delivery.FromString(data), buffers)
+            self._loop.call_soon_threadsafe(self._deliver, Delivered(*opened(memoryview(data), buffers)))
 
-    def _deliver(self, delivery: Delivery, buffers: Incoming) -> None:
+    def _deliver(self, arrived: Delivered) -> None:
         if self._take is not None:
-            hand_over(Delivered(delivery, buffers), self._take, self._waiting)
+            hand_over(arrived, self._take, self._waiting)
 
     def close(self) -> None:
         self._passing.end(self.name)

@@ -187,7 +187,7 @@ class Delivered(NamedTuple):
 
     def value(self) -> Any:
         wire = self.delivery
-        if not wire.buffers and not wire.inline:
+        if not wire.buffers and (self.buffers is None or not self.buffers.inline):
             return _parse(wire.json)
         try:
             data, buffers = self.checked()
@@ -208,14 +208,13 @@ class Delivered(NamedTuple):
 
     def checked(self) -> tuple[bytes, Incoming]:
         """The text of the result, and its buffers, which are all there and sealed."""
-        wire, buffers = self.delivery, self.buffers or Incoming()
+        wire, buffers = self.delivery, Incoming() if self.buffers is None else self.buffers
         if len(buffers) != wire.buffers:
             raise ResultUnreadable(
                 f"The result came with {len(buffers)} of its {wire.buffers} descriptors. Raise the limit of open "
                 "files of this process (RLIMIT_NOFILE), or drop results that are not needed any more."
             )
         try:
-            buffers.inline = wire.inline
             buffers.sizes()
             return bytes(buffers.view(list(wire.text))) if wire.text else wire.json, buffers
         except BufferInvalid as problem:

@@ -23,7 +23,7 @@ from snakepit.pools.client.protocol import Pending
 from snakepit.workers.buffers import ROOM, received
 from snakepit.workers.memory_file import are_possible
 from snakepit.workers.transport import BUFFERS, DIRECT_REPLY, is_on
-from snakepit.workers.transport.direct_reply import LARGEST_DELIVERY
+from snakepit.workers.transport.direct_reply import LARGEST_DELIVERY, opened
 from snakepit.workers.transport.own_files import OwnSocket
 from snakepit.workers.wire.worker_pb2 import Delivery
 
@@ -86,7 +86,7 @@ class DirectReplySocket:
             try:
                 size, ancillary, _, _ = made.recvmsg_into([buffer], ROOM, socket.MSG_CMSG_CLOEXEC)
                 arrived = received(ancillary) if ancillary else None
-                delivery = Delivery.FromString(bytes(buffer[:size]))
+                delivery, arrived = opened(buffer[:size], arrived)
             except BlockingIOError:
                 return False
             except DecodeError:

@@ -21,7 +21,7 @@ import socket
 import struct
 from dataclasses import replace
 
-from snakepit.workers.buffers import FILE_FROM, LARGEST_INLINE, Outgoing, rights
+from snakepit.workers.buffers import FILE_FROM, LARGEST_INLINE, Incoming, Outgoing, rights
 from snakepit.workers.call import AssignedCall
 from snakepit.workers.report import DeliveredReport, EncodedValue, FailureReport, ResultReport
 from snakepit.workers.runtime.chunks import following, goes_directly, release, without_buffers
@@ -34,6 +34,25 @@ LARGEST_TEXT = 16 * 1024  # bytes of JSON beside buffers; more goes into one of 
 # Bytes of a datagram. A reader of a reply socket needs room for all of it: the kernel cuts off what does not fit.
 LARGEST_DELIVERY = max(LARGEST_RESULT, LARGEST_INLINE + LARGEST_TEXT) + 4096
 BUSY_SECONDS = 2  # that a client may leave its socket full; then the result goes through the broker
+PARTED = b"\0"  # no message of protobuf begins with it
+HEAD_BYTES = 5  # before a Delivery with parts behind it: PARTED and a length
+
+
+def datagram(delivery: Delivery, inline: bytes | bytearray) -> list[bytes | bytearray]:
+    """The pieces of a datagram. Parts stand behind their Delivery, since a message copies its bytes three times."""
+    message = delivery.SerializeToString()
+    return [PARTED + len(message).to_bytes(HEAD_BYTES - 1, "little"), message, inline] if inline else [message]
+
+
+def opened(data: memoryview, incoming: Incoming | None) -> tuple[Delivery, Incoming | None]:
+    """The Delivery of a datagram, and its parts. Raises DecodeError: any process may have written it."""
+    if data[:1] != PARTED:
+        return Delivery.FromString(bytes(data)), incoming
+    end = HEAD_BYTES + int.from_bytes(data[1:HEAD_BYTES], "little")
+    delivery = Delivery.FromString(bytes(data[HEAD_BYTES:end]))
+    incoming = Incoming() if incoming is None else incoming
+    incoming.inline = bytearray(data[end:])
+    return delivery, incoming
 
 
 class DirectReplySender:
@@ -93,9 +112,9 @@ class DirectReplySender:
         parts = Delivery(ref=call.ref, parts=call.parts + 1)
         try:
             descriptors = value.buffers.seal()
-            parts.buffers, parts.inline = len(descriptors), bytes(value.buffers.inline)
+            parts.buffers = len(descriptors)
             end = self._patient if wait else self._socket
-            end.sendmsg([parts.SerializeToString()], rights(descriptors), 0, call.buffer_socket)
+            end.sendmsg(datagram(parts, value.buffers.inline), rights(descriptors), 0, call.buffer_socket)
         except OSError as error:
             if isinstance(error, BlockingIOError) and not wait:
                 raise
@@ -140,8 +159,8 @@ class DirectReplySender:
                 buffers.limit = max(buffers.limit, buffers.size + len(data))  # text counts as max_payload
                 delivery.text.extend(buffers.add(data))
             descriptors = buffers.seal()
-            delivery.buffers, delivery.inline = len(descriptors), bytes(buffers.inline)
-            self._patient.sendmsg([delivery.SerializeToString()], rights(descriptors), 0, call.buffer_socket)
+            delivery.buffers = len(descriptors)
+            self._patient.sendmsg(datagram(delivery, buffers.inline), rights(descriptors), 0, call.buffer_socket)
         except OSError:  # no process has the socket, it stayed full, or there is no memory or descriptor
             return -1
         return buffers.size

@@ -350,7 +350,7 @@ class Race(_message.Message):
     def __init__(self, attribute: _Optional[str] = ..., first_thread: _Optional[str] = ..., first_stack: _Optional[str] = ..., second_thread: _Optional[str] = ..., second_stack: _Optional[str] = ...) -> None: ...
 
 class Delivery(_message.Message):
-    __slots__ = ("ref", "json", "call", "worker", "queued_seconds", "run_seconds", "buffers", "inline", "text", "parts")
+    __slots__ = ("ref", "json", "call", "worker", "queued_seconds", "run_seconds", "buffers", "text", "parts")
     REF_FIELD_NUMBER: _ClassVar[int]
     JSON_FIELD_NUMBER: _ClassVar[int]
     CALL_FIELD_NUMBER: _ClassVar[int]
@@ -358,7 +358,6 @@ class Delivery(_message.Message):
     QUEUED_SECONDS_FIELD_NUMBER: _ClassVar[int]
     RUN_SECONDS_FIELD_NUMBER: _ClassVar[int]
     BUFFERS_FIELD_NUMBER: _ClassVar[int]
-    INLINE_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     PARTS_FIELD_NUMBER: _ClassVar[int]
     ref: int
@@ -368,7 +367,6 @@ class Delivery(_message.Message):
     queued_seconds: float
     run_seconds: float
     buffers: int
-    inline: bytes
     text: _containers.RepeatedScalarFieldContainer[int]
     parts: int
-    def __init__(self, ref: _Optional[int] = ..., json: _Optional[bytes] = ..., call: _Optional[str] = ..., worker: _Optional[str] = ..., queued_seconds: _Optional[float] = ..., run_seconds: _Optional[float] = ..., buffers: _Optional[int] = ..., inline: _Optional[bytes] = ..., text: _Optional[_Iterable[int]] = ..., parts: _Optional[int] = ...) -> None: ...
+    def __init__(self, ref: _Optional[int] = ..., json: _Optional[bytes] = ..., call: _Optional[str] = ..., worker: _Optional[str] = ..., queued_seconds: _Optional[float] = ..., run_seconds: _Optional[float] = ..., buffers: _Optional[int] = ..., text: _Optional[_Iterable[int]] = ..., parts: _Optional[int] = ...) -> None: ...

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from google.protobuf.message import DecodeError
 
 from snakepit.pools.broker.errors import ResultUnreadable
 from snakepit.pools.client.call_messages import Delivered
@@ -22,6 +23,7 @@ from snakepit.workers.call import AssignedCall
 from snakepit.workers.context import Context
 from snakepit.workers.memory_file import MemoryFile, PlacedFile, are_possible
 from snakepit.workers.schema.value import encode
+from snakepit.workers.transport.direct_reply import HEAD_BYTES, PARTED, datagram, opened
 from snakepit.workers.wire.worker_pb2 import Delivery
 
 pytestmark = pytest.mark.skipif(not are_possible(), reason="this system has no sealed memory files")
@@ -39,9 +41,10 @@ def arrived(value: Any, limit: int = MIB) -> Any:
     buffers = Outgoing(64 * MIB)
     text = encode(value, limit, tags=True, buffers=buffers).data
     descriptors = [os.dup(one) for one in buffers.seal()]
-    wire = Delivery(json=text, buffers=len(descriptors), inline=bytes(buffers.inline))
+    wire = Delivery(json=text, buffers=len(descriptors))
+    data = b"".join(datagram(wire, buffers.inline))
     buffers.close()
-    return Delivered(wire, Incoming(descriptors)).value()
+    return Delivered(*opened(memoryview(data), Incoming(descriptors))).value()
 
 
 ARRAYS = {
@@ -183,6 +186,24 @@ def test_a_hostile_descriptor_is_refused_and_closed(make: Callable[[], int], tex
 def test_a_descriptor_that_was_lost_on_the_way_is_an_error_with_the_fix() -> None:
     with pytest.raises(ResultUnreadable, match=r"0 of its 1 descriptors.*RLIMIT_NOFILE"):
         Delivered(Delivery(json=ARRAY.encode(), buffers=1), None).value()
+
+
+@pytest.mark.parametrize("data", [PARTED, PARTED + b"\xff\xff\xff\xff\xff", PARTED * HEAD_BYTES, PARTED * 9, b""])
+def test_a_datagram_with_parts_that_is_cut_off_or_hostile_is_no_result(data: bytes) -> None:
+    try:
+        delivery, _ = opened(memoryview(data), None)
+    except DecodeError:
+        return
+    assert delivery == Delivery()
+
+
+def test_parts_behind_a_delivery_may_be_written_to_and_arrive_beside_descriptors() -> None:
+    placed = np.arange(20_000.0)
+    found = arrived([np.arange(12_500.0), placed, b"x" * 9000])
+    found[0][0] = 7
+    assert found[0][:2].tolist() == [7.0, 1.0]
+    assert (found[1] == placed).all()
+    assert found[2] == b"x" * 9000
 
 
 def test_a_reply_that_nothing_reads_closes_its_descriptors() -> None:

@@ -41,7 +41,7 @@ class Sender:
             return False
         assert value.buffers is not None
         call.parts += 1
-        self.sent.append(Delivered(Delivery(parts=call.parts, inline=value.buffers.copied()), Incoming()))
+        self.sent.append(Delivered(Delivery(parts=call.parts), Incoming(inline=value.buffers.copied())))
         return True
 
 
