@@ -35,20 +35,23 @@ LONGEST_PATH = 107  # bytes of a Unix socket's path on Linux, without its closin
 
 
 def check_snakepit(app_configs: Any = None, **_: Any) -> list[CheckMessage]:
-    problems = [Error(problem, id="snakepit.E001") for problem in conf.find_problems()]
-    problems += [] if problems else [*_certificates()]
-    if problems:
-        return [*problems]
+    if problems := find_setting_problems():
+        return [Error(problem, id="snakepit.E001") for problem in problems]
     return [*_pools(), *_adapters(), *_names(), *_socket(), *_database(), *_routers(), *_docs(), *_greenlets()]
 
 
-def _certificates() -> Iterator[Error]:
+def find_setting_problems() -> list[str]:
+    """What is wrong with the plain keys of the settings; with one of them, the broker does not start."""
+    return list(conf.find_problems()) or list(_certificates())
+
+
+def _certificates() -> Iterator[str]:
     for name, rights in conf.current().listen_certificates.items():
         for scope in rights["scopes"]:
             if scope not in permissions.SCOPES:
                 known = ", ".join(permissions.SCOPES)
                 where = f'SNAKEPIT["LISTEN_CERTIFICATES"]["{name}"]: scopes'
-                yield Error(f"{where}: {scope!r} is not a scope; the scopes are {known}", id="snakepit.E001")
+                yield f"{where}: {scope!r} is not a scope; the scopes are {known}"
 
 
 def _pools() -> Iterator[CheckMessage]:

@@ -27,7 +27,7 @@ from django.core.signals import setting_changed
 
 from snakepit.pools import listening, proxies, setting_checks
 from snakepit.pools.broker.caller import KEY_DEFAULTS, OWNER_DEFAULTS, Limits
-from snakepit.pools.broker.placement import find_labels_problem, parse_labels
+from snakepit.pools.broker.placement import find_labels_problem, find_name_problem, parse_labels
 from snakepit.pools.broker.spec import AUTO, FIELDS, PYTHON_VERSION, InvalidSpec, PoolSpec, spec_from
 from snakepit.pools.broker.worker_env import find_refused
 from snakepit.pools.cgroups import usable_cores
@@ -37,6 +37,7 @@ from snakepit.pools.setting_checks import number, setting
 
 TESTING = "snakepit.testing.switch"
 LABELS = "SNAKEPIT_NODE_LABELS"  # environment variable
+NAME = "SNAKEPIT_NODE_NAME"  # the same
 TUPLES = ("worker_path", "worker_env", "worker_env_allowed", "trusted_proxies", "venvs", "listen", "advertise")
 
 
@@ -64,7 +65,7 @@ class Configuration(NetworkConfiguration):
     )
     node_name: str = setting(
         "",
-        check=setting_checks.text,
+        check=lambda value: setting_checks.text(value) or (find_name_problem(value) if value else None),
         help="Name of this node in rows and events; empty: SNAKEPIT_NODE_NAME of the environment, else the host name.",
     )
     node_labels: Mapping[str, str] = setting(
@@ -193,6 +194,8 @@ def find_problems() -> Iterator[str]:
         parse_labels(os.environ.get(LABELS, ""))
     except ValueError as error:
         yield f"{LABELS}: {error}"
+    if (name := os.environ.get(NAME, "")) and (why := find_name_problem(name)):
+        yield f"{NAME}: {why}"
     for key, value in raw.items():
         if key in KEYS:
             why = KEYS[key].metadata["check"](value)
@@ -332,7 +335,7 @@ def follow_test(*, setting: str = "SNAKEPIT", **_: Any) -> None:
 
 def node_name() -> str:
     """The name of this node. The environment is for one settings file on many nodes."""
-    return current().node_name or os.environ.get("SNAKEPIT_NODE_NAME") or socket.gethostname()
+    return current().node_name or os.environ.get(NAME) or socket.gethostname()
 
 
 def node_labels() -> dict[str, str]:

@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from snakepit.pools.broker.caller import find_limit_problem
 
-ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^/:\s\[\]]+):(?P<port>\d{1,5})")
+ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^/:\s\[\]]+):(?P<port>[0-9]{1,5})")
 SERVER_FILES = ("cert", "key", "client_ca", "crl")
 CLIENT_FILES = ("ca", "cert", "key", "server_name")
 RIGHTS = ("scopes", "pools", "limits")
@@ -58,14 +58,28 @@ def is_loopback(host: str) -> bool:
 
 
 def addresses(value: Any) -> str | None:
-    """What is wrong with LISTEN or ADVERTISE; None: nothing."""
+    """What is wrong with LISTEN; None: nothing."""
     if not isinstance(value, list | tuple) or not all(isinstance(one, str) for one in value):
         return f"{value!r} is not a list of addresses such as '0.0.0.0:7443'"
+    seen: set[ListenAddress] = set()
     for one in value:
         try:
-            ListenAddress.parse(one)
+            address = ListenAddress.parse(one)
         except ValueError as error:
             return str(error)
+        if address in seen and address.port:
+            return f"{one} is in the list twice"
+        seen.add(address)
+    return None
+
+
+def reachable(value: Any) -> str | None:
+    """What is wrong with ADVERTISE; None: nothing."""
+    if wrong := addresses(value):
+        return wrong
+    for one in map(ListenAddress.parse, value):
+        if one.is_wildcard or not one.port:
+            return f"{one} is not an address that other hosts can connect to; write the name of this host and its port"
     return None
 
 

@@ -45,7 +45,7 @@ class NetworkConfiguration:
     )
     advertise: tuple[str, ...] = setting(
         tuple,
-        check=listening.addresses,
+        check=listening.reachable,
         help="Addresses by which other hosts reach this broker; empty: LISTEN, with the host name for a wildcard.",
     )
     broker_address: str = setting(

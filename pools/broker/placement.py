@@ -18,6 +18,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,62}=[A-Za-z0-9._-]{0,63}")
+NODE_NAME = re.compile(r"[^\s,=]{1,200}")  # an entry of `nodes` can then be this name and nothing else
 MAX_ENTRIES = 100
 RULE = "use the name of a node, or labels such as gpu=a100, joined by commas"
 
@@ -66,6 +67,13 @@ def find_nodes_problem(value: object) -> str | None:
     if len(value) > MAX_ENTRIES:
         return f"{len(value)} entries are more than {MAX_ENTRIES}; give these nodes a common label"
     return next((why for entry in value if (why := _entry_problem(entry))), None)
+
+
+def find_name_problem(name: object) -> str | None:
+    """Return what is wrong with the name of a node, or None."""
+    if not isinstance(name, str) or not NODE_NAME.fullmatch(name) or not name.isprintable():
+        return f"{str(name)[:60]!r} is not the name of a node; use up to 200 characters without spaces, commas and ="
+    return None
 
 
 def find_labels_problem(value: object) -> str | None:

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from snakepit.pools.cli.output import report_errors
+from snakepit.pools.broker.placement import find_name_problem
+from snakepit.pools.cli.output import UsageError, report_errors
 from snakepit.pools.cli.project import start_django
 from snakepit.workers.process import inherited
 
@@ -29,10 +30,21 @@ def broker(
     inherited.restore()
     with report_errors():
         start_django()
+        _check_settings(name)
     _log_to_stderr()
     from snakepit.pools.adapters.node import run_broker
 
     raise typer.Exit(run_broker(name, reload))
+
+
+def _check_settings(name: str) -> None:
+    """Raise UsageError, which names each wrong setting: the broker would end with a traceback."""
+    from snakepit.pools.checks import find_setting_problems
+
+    if problems := find_setting_problems():
+        raise UsageError("\n".join(problems))
+    if name and (why := find_name_problem(name)):
+        raise UsageError(f"--name: {why}")
 
 
 def _log_to_stderr() -> None:

@@ -17,6 +17,7 @@ from snakepit.pools.adapters.network.identity import NetworkCaller
 from snakepit.pools.adapters.network.keys import FRESH, STALE, KeyCache
 from snakepit.pools.adapters.network.of_settings import listen_config
 from snakepit.pools.broker.errors import DatabaseUnavailable, Unauthenticated
+from snakepit.pools.cli.main import run
 from snakepit.pools.models import ApiKey
 from snakepit.pools.models.apikey import quota_of
 
@@ -133,6 +134,12 @@ async def test_a_database_that_hangs_is_not_waited_for_without_end(monkeypatch: 
         ({"LISTEN": ["::1:7443"]}, "is not host:port or [IPv6 address]:port"),
         ({"LISTEN": ["0.0.0.0:99999"]}, "is not host:port"),
         ({"LISTEN": ["0.0.0.0:7443"]}, '["LISTEN"]: 0.0.0.0:7443 would take calls without TLS: set LISTEN_TLS'),
+        ({"LISTEN": ["[::1]:7443", "localhost:7443", "[::1]:7443"]}, "[::1]:7443 is in the list twice"),
+        ({"LISTEN": ["127.0.0.1:\uff17"]}, "is not host:port"),
+        ({"ADVERTISE": ["0.0.0.0:7443"]}, "is not an address that other hosts can connect to"),
+        ({"ADVERTISE": ["gpu-1:0"]}, "is not an address that other hosts can connect to"),
+        ({"NODE_NAME": "gpu=a100"}, "'gpu=a100' is not the name of a node"),
+        ({"NODE_NAME": "web-1, web-2"}, "is not the name of a node; use up to 200 characters without spaces"),
         ({"LISTEN_TLS": {"cert": "/x"}}, "cert and key are needed"),
         ({"LISTEN_TLS": {"certs": "/x"}}, "'certs' is not one of cert, key, client_ca"),
         ({"BROKER_TLS": {"cert": "/x"}}, "cert and key belong together"),
@@ -168,6 +175,29 @@ def test_the_settings_become_the_listener_and_the_environment_names_addresses(mo
         assert config.tls.paths == ("/c", "/k", "/ca")
         assert config.certificates["web"].limits == conf.key_limits()
         assert conf.advertised() == ("gpu-1:7443",)
+
+
+@pytest.mark.parametrize(
+    ("snakepit", "name", "words"),
+    [
+        ({"LISTEN": ["x"]}, "", "error: bad_request: SNAKEPIT[\"LISTEN\"]: 'x' is not host:port"),
+        ({"LISTEN_CERTIFICATES": {"web": {"scopes": ["fly"]}}}, "", "'fly' is not a scope; the scopes are"),
+        ({}, "a,b", "--name: 'a,b' is not the name of a node"),
+    ],
+)
+def test_a_broker_with_wrong_settings_does_not_start_and_names_them(
+    snakepit: Any, name: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with override_settings(SNAKEPIT=snakepit):
+        conf.forget()
+        assert run(["broker", *(["--name", name] if name else [])]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_the_name_of_a_node_in_the_environment_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SNAKEPIT_NODE_NAME", "a b")
+    with override_settings(SNAKEPIT={}), pytest.raises(ImproperlyConfigured, match="SNAKEPIT_NODE_NAME: 'a b' is not"):
+        conf.current()
 
 
 def test_a_scope_that_does_not_exist_is_an_error_of_the_check() -> None:
