@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import faulthandler
 import gc
 import logging
 import os
@@ -105,6 +106,10 @@ class BrokerProcess:
 
     def stop(self) -> None:
         (self._urgent if self._stopping.is_set() else self._stopping).set()
+
+    def hang_up(self) -> None:
+        """Stop, also after two signals: the kernel and the shell may each send one."""
+        self._stopping.set()
 
     async def run(self, announce: Callable[[Broker], None] = lambda broker: None) -> None:
         """Serve until stopped. Raises RuntimeDirectoryError if the directory cannot be used."""
@@ -230,13 +235,21 @@ def find_orphans(broker: Broker, instance: str, reaper: ReaperProcess) -> Orphan
 
 
 def run_node(config: NodeConfig, announce: Callable[[Broker], None] = lambda broker: None) -> None:
-    """Run a broker in the foreground until SIGTERM or SIGINT; a second one ends its calls immediately."""
+    """Run a broker in the foreground until SIGTERM or SIGINT; a second one ends its calls immediately.
+
+    SIGHUP, which comes when the terminal closes, stops it too, unless `nohup` started it. SIGUSR1 and SIGUSR2 end a
+    process that does not use them: a rotation of logs sends them to daemons. The broker writes where its loop is.
+    """
 
     async def main() -> None:
         node = BrokerProcess(config)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, node.stop)
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+            loop.add_signal_handler(signal.SIGHUP, node.hang_up)
+        for number in (signal.SIGUSR1, signal.SIGUSR2):
+            faulthandler.register(number, all_threads=False)
         await node.run(announce)
 
     hide()

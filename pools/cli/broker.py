@@ -25,7 +25,8 @@ def broker(
 ) -> None:
     """Run the broker of this node, which starts the pools' workers and dispatches calls to them.
 
-    SIGTERM or Ctrl-C lets running calls finish and then ends the workers; a second signal kills them immediately.
+    SIGTERM or Ctrl-C lets running calls finish and then ends the workers; a second signal kills them immediately. So
+    does the end of its terminal, without nohup. SIGUSR1 writes where the event loop of the broker is.
     """
     inherited.restore()
     with report_errors():

@@ -176,3 +176,16 @@ def test_closed_standard_streams_do_not_end_a_broker(
         assert_clean(site.signals(process))
         process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE) == 0, (site.home / "log").read_text()
+
+
+def test_signals_that_daemons_get_do_not_end_a_broker_and_a_hang_up_stops_it(site: Site) -> None:
+    with site.started(*BROKER) as process:
+        site.signals(process)
+        for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGPIPE, signal.SIGWINCH):
+            process.send_signal(number)
+        assert_clean(site.signals(process))
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(PATIENCE) == 0
+        log = (site.home / "log").read_text()
+        assert log.count("Stack (most recent call first)") + log.count("Current thread") >= 1, log
+        assert "stops; calls have" in log
