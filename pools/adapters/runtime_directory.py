@@ -25,6 +25,7 @@ from snakepit.pools.host import machine_boot
 MAX_SOCKET_PATH = 107 if sys.platform == "linux" else 103  # bytes that fit into sockaddr_un
 REPLY_SOCKET = re.compile("r-[0-9a-f]{8}")  # the name of a client's reply socket
 INSTANCE_TOKEN = re.compile("[0-9a-f]{32}")
+LONGEST_INSTANCE = 4096  # characters
 LONGEST_NAME = "broker.sock"  # as long as the worker sockets of the first hundred million workers
 
 
@@ -75,8 +76,8 @@ class RuntimeDirectory:
             self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as error:
             raise self._unusable(error) from error
-        self._take_lock()
         try:
+            self._take_lock()
             self.predecessor = self._read_predecessor()
             for left in (self.socket, self.buffers):  # by a killed broker
                 left.unlink(missing_ok=True)
@@ -135,11 +136,12 @@ class RuntimeDirectory:
     def _read_predecessor(self) -> Predecessor | None:
         """None: there was none, or its file is not one that a broker writes. Nothing is ended by such a file."""
         try:
-            facts = json.loads((self.path / "instance").read_text())
+            with open(os.open(self.path / "instance", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)) as file:
+                facts = json.loads(file.read(LONGEST_INSTANCE))  # a pipe in its place would never end
             place = str(facts["boot"]), str(facts["pids"])
             found = Predecessor(facts["instance"], int(facts["pid"]), int(facts["started"]), *place)
             return found if INSTANCE_TOKEN.fullmatch(found.instance) else None
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError):
             return None
 
     def _write(self, name: str, text: str) -> None:

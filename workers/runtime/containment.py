@@ -12,15 +12,12 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import fcntl
-import gc
 import importlib
 import io
 import locale
 import os
 import signal
-import socket
 import sys
-import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -28,11 +25,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
+from snakepit.workers.runtime.interpreter_settings import (
+    THREAD_WRITES,
+    WRITES,
+    read_settings,
+    read_thread_settings,
+)
+
 # The functions of `signal` make enums of their answers, which takes up to ten times as long.
 _signal: Any = importlib.import_module("_signal")
 get_handler: Callable[[int], Any] = getattr(_signal, "getsignal", signal.getsignal)
 get_mask: Callable[[int, tuple[()]], set[int]] = getattr(_signal, "pthread_sigmask", signal.pthread_sigmask)
-set_wakeup: Callable[[int], int] = getattr(_signal, "set_wakeup_fd", signal.set_wakeup_fd)
 TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
 STREAMS = (0, 1, 2)
 MARK = 37  # a signal that marks an open file; it is sent only for a file with O_ASYNC, which these have not
@@ -72,7 +75,7 @@ class Containment:
         self._stdin, self._stdout, self._stderr = sys.stdin, sys.stdout, sys.stderr
         self._forms = [_form(stream) for stream in (self._stdout, self._stderr)]
         self._streams = {descriptor: _identity(descriptor) for descriptor in STREAMS}
-        self._copies = {descriptor: fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, HIGH) for descriptor in STREAMS}
+        self._copies = {descriptor: _copy(descriptor) for descriptor in STREAMS}
         self._directory = os.open(".", PASS | os.O_DIRECTORY | os.O_CLOEXEC)
         self._umask = os.umask(0o077)
         os.umask(self._umask)
@@ -235,6 +238,14 @@ class Containment:
                 os.close(descriptor)
 
 
+def _copy(descriptor: int) -> int:
+    """A copy with a high number, or with any where the limit of open files is below that."""
+    try:
+        return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, HIGH)
+    except OSError:
+        return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, len(STREAMS))
+
+
 def _environment() -> Any:
     """The dict behind os.environ, which compares ten times as fast; os.environ itself where there is none."""
     return getattr(os.environ, "_data", os.environ)
@@ -308,90 +319,3 @@ def read_limits() -> dict[str, tuple[int, int]]:
 
 def _limit(text: str) -> int:
     return -1 if text == UNCHANGED else int(text)
-
-
-def _switch_gc(enabled: bool) -> None:
-    (gc.enable if enabled else gc.disable)()
-
-
-def _set_stack_size(size: int) -> None:
-    threading.stack_size(size)
-
-
-def _switch_faulthandler(enabled: bool) -> None:
-    if enabled:
-        faulthandler.enable(2)
-    else:
-        faulthandler.disable()
-
-
-def read_settings() -> tuple[Any, ...]:
-    """The interpreter's settings, in the order of WRITES."""
-    return (
-        sys.getrecursionlimit(),
-        sys.gettrace(),
-        sys.getprofile(),
-        socket.getdefaulttimeout(),
-        gc.isenabled(),
-        gc.get_threshold(),
-        sys.excepthook,
-        threading.excepthook,
-        sys.getswitchinterval(),
-        sys.get_int_max_str_digits(),
-        sys.unraisablehook,
-        sys.displayhook,
-        sys.breakpointhook,
-        threading.gettrace(),
-        threading.getprofile(),
-        threading.stack_size(),
-        gc.get_debug(),
-        faulthandler.is_enabled(),
-    )
-
-
-WRITES: tuple[Callable[[Any], None], ...] = (
-    sys.setrecursionlimit,
-    sys.settrace,
-    sys.setprofile,
-    socket.setdefaulttimeout,
-    _switch_gc,
-    lambda thresholds: gc.set_threshold(*thresholds),
-    partial(setattr, sys, "excepthook"),
-    partial(setattr, threading, "excepthook"),
-    sys.setswitchinterval,
-    sys.set_int_max_str_digits,
-    partial(setattr, sys, "unraisablehook"),
-    partial(setattr, sys, "displayhook"),
-    partial(setattr, sys, "breakpointhook"),
-    threading.settrace,
-    threading.setprofile,
-    _set_stack_size,
-    gc.set_debug,
-    _switch_faulthandler,
-)
-
-
-def read_thread_settings() -> tuple[Any, ...]:
-    """The settings that each thread has for itself, in the order of THREAD_WRITES. Call it on the main thread."""
-    return sys.get_asyncgen_hooks(), sys.get_coroutine_origin_tracking_depth(), _wakeup()
-
-
-def _wakeup() -> int:
-    """The descriptor that signals wake, which is -1 nearly always: reading it clears it."""
-    found = set_wakeup(-1)
-    if found >= 0:
-        with contextlib.suppress(OSError, ValueError):  # it is closed, or its number belongs to another file now
-            set_wakeup(found)
-    return found
-
-
-def _set_wakeup(descriptor: int) -> None:
-    with contextlib.suppress(OSError, ValueError):
-        set_wakeup(descriptor)
-
-
-THREAD_WRITES: tuple[Callable[[Any], None], ...] = (
-    lambda hooks: sys.set_asyncgen_hooks(*hooks),
-    sys.set_coroutine_origin_tracking_depth,
-    _set_wakeup,
-)

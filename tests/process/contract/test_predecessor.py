@@ -15,7 +15,12 @@ from typing import Any
 import pytest
 
 from snakepit.pools.adapters.processes import orphans, reaper
-from snakepit.pools.adapters.runtime_directory import RuntimeDirectory, machine_boot, pid_namespace
+from snakepit.pools.adapters.runtime_directory import (
+    RuntimeDirectory,
+    RuntimeDirectoryError,
+    machine_boot,
+    pid_namespace,
+)
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are found in /proc")
 
@@ -116,3 +121,35 @@ def test_no_process_carries_an_empty_token() -> None:
         assert reaper.carriers("") == []
         assert reaper.kill_carriers("") == 0
         assert worker.poll() is None
+
+
+def odd_file(kind: str, path: Path) -> None:
+    if kind == "directory":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.write_text({"empty": "", "cut off": '{"instance": "ab', "nested": "[" * 200_000}[kind])
+
+
+@pytest.mark.parametrize("kind", ["empty", "cut off", "nested", "directory", "pipe"])
+def test_an_instance_file_that_no_broker_wrote_means_no_predecessor(home: Path, kind: str) -> None:
+    directory = RuntimeDirectory(home / "odd")
+    directory.path.mkdir(mode=0o700)
+    odd_file(kind, directory.path / "instance")
+    if kind == "directory":
+        with pytest.raises(RuntimeDirectoryError, match="cannot be used as the runtime directory"):
+            directory.open()
+        return
+    directory.open()
+    assert directory.predecessor is None
+    assert facts_of(directory)["instance"] == directory.instance
+    directory.close()
+
+
+def test_a_lock_that_is_no_file_is_refused_by_name(home: Path) -> None:
+    directory = RuntimeDirectory(home / "odd")
+    directory.path.mkdir(mode=0o700)
+    odd_file("pipe", directory.path / "lock")
+    with pytest.raises(RuntimeDirectoryError, match="cannot be used as the runtime directory"):
+        directory.open()

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import re
 import socket
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -173,3 +174,16 @@ async def privileged(link: Any, process: Any) -> bool:
         return await link.report() is not None
     except Exception:
         return False
+
+
+def test_a_worker_with_a_low_limit_of_open_files_is_contained_too() -> None:
+    code = (
+        "import resource, sys\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))\n"
+        "from snakepit.workers.runtime.containment import Containment\n"
+        "contained = Containment()\n"
+        "sys.stdout.reconfigure(encoding='ascii')\n"
+        "assert contained.restore() and not contained.restore()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
