@@ -103,6 +103,7 @@ class BrokerProcess:
         self._intake: BufferIntake | None = None
         self._stopping = asyncio.Event()
         self._urgent = asyncio.Event()
+        self._cut_off = False  # the runtime directory is gone
 
     def stop(self) -> None:
         (self._urgent if self._stopping.is_set() else self._stopping).set()
@@ -125,6 +126,11 @@ class BrokerProcess:
                 self._intake.close()
             reaper.close()
             self.runtime.close()
+        if self._cut_off:
+            raise RuntimeDirectoryError(
+                f"{self.runtime.path} was removed or replaced while the broker ran, so that no program could reach it. "
+                "The broker has stopped; start it again, and give it a SNAKEPIT['RUNTIME_DIR'] that nothing removes"
+            )
 
     async def _serve(self, reaper: ReaperProcess, ended: int, announce: Callable[[Broker], None]) -> None:
         config, runtime = self.config, self.runtime
@@ -193,6 +199,10 @@ class BrokerProcess:
         while True:
             await asyncio.sleep(CHECK_EVERY)
             self._check(broker, orphans, reaper)
+            if not self._cut_off and not self.runtime.keep():
+                logger.error("%s was removed or replaced: the broker stops", self.runtime.path)
+                self._cut_off = True
+                self._stopping.set()
             if ended.are_many(handle.id for handle in broker.handles()):
                 gc.collect()
 

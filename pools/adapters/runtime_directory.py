@@ -160,17 +160,53 @@ class RuntimeDirectory:
                 with contextlib.suppress(OSError):
                     found.unlink()
 
+    def keep(self) -> bool:
+        """Write files again that something has removed. Return whether programs reach the broker here.
+
+        A program that cleans /tmp removes files that nothing has used for days, and leaves sockets.
+        """
+        try:
+            if not self.socket.is_socket():
+                return False
+            if not (self.path / "lock").exists():
+                self._lock_again()
+            if not (self.path / "instance").exists():
+                self._write("instance", json.dumps(self._identity()))
+            if not (self.path / "token").exists():
+                self._write("token", self.token)
+            return self._is_held()
+        except RuntimeDirectoryError:  # another broker was quicker
+            return False
+        except OSError:  # a full disk: the next call may succeed
+            return True
+
+    def _lock_again(self) -> None:
+        fresh = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        os.close(self._lock)
+        self._lock = fresh
+        self._take_lock()
+
+    def _is_held(self) -> bool:
+        """Whether the lock that this broker holds is the one in its directory."""
+        with contextlib.suppress(OSError):
+            return os.path.samestat(os.stat(self.path / "lock"), os.fstat(self._lock))
+        return False
+
     def close(self) -> None:
         """Remove the broker's files and release the lock. Safe to call twice."""
         if self._lock < 0:
             return
+        if self._is_held():  # else they are those of another broker by now
+            self._remove_files()
+        os.close(self._lock)
+        self._lock = -1
+
+    def _remove_files(self) -> None:
         with contextlib.suppress(OSError):
             self._clear_reply_sockets()
         for name in ("broker.sock", "buffers.sock", "token", "instance", ".token.new", ".instance.new", "lock"):
             with contextlib.suppress(OSError):
                 (self.path / name).unlink()
-        os.close(self._lock)
-        self._lock = -1
 
 
 def pid_namespace() -> str:

@@ -85,13 +85,21 @@ class ProcessLauncher:
         for directory in (self._sockets, self._scratch, self._package_link):
             # A killed broker leaves sockets, scratch files, and a link whose target an upgrade may have removed.
             shutil.rmtree(directory, ignore_errors=True)
-            directory.mkdir(exist_ok=True)
-            directory.chmod(0o711 if settings.user and directory != self._sockets else 0o700)
-        # A link to this package alone: another interpreter must not find the compiled packages of our site-packages.
-        (self._package_link / "snakepit").symlink_to(Path(snakepit.__file__).parent, target_is_directory=True)
+        self._make_directories()
         self._numbers = count(1)
         self._folders: set[Path] = set()  # in self._scratch, of pools whose paths are limited
         self._devnull = os.open(os.devnull, os.O_RDONLY)
+
+    def _make_directories(self) -> None:
+        """Make the directories that are missing. A program that cleans /tmp removes what nothing has used for days."""
+        for directory in (self._sockets, self._scratch, self._package_link):
+            if not directory.is_dir():
+                directory.mkdir()
+                directory.chmod(0o711 if self._settings.user and directory != self._sockets else 0o700)
+        # A link to this package alone: another interpreter must not find the compiled packages of our site-packages.
+        link = self._package_link / "snakepit"
+        if not link.is_symlink():
+            link.symlink_to(Path(snakepit.__file__).parent, target_is_directory=True)
 
     async def launch(self, order: LaunchOrder, on_exit: Callable[[Exit], None]) -> WorkerProcess:
         check_free_memory()
@@ -167,6 +175,7 @@ class ProcessLauncher:
 
     def _scratch_of(self, spec: PoolSpec, name: str) -> Path:
         """The directory for a process's temporary files: with a limit of paths, in one that its pool alone reaches."""
+        self._make_directories()
         if paths_of(spec.sandbox) is None:
             return self._scratch / name
         folder = self._scratch / hashlib.sha256(spec.name.encode()).hexdigest()[:8]
