@@ -86,6 +86,10 @@ class StoredState:
     ended_jobs: tuple[EndedJobs, ...] = ()  # the most frequent causes
     ended_more: bool = False  # there are more of them: the newest are counted
     ended_others: int = 0  # jobs of further causes
+    refused_schedules: tuple[str, ...] = ()  # periodic jobs whose newest run has no job
+    refused_since: float = 0.0  # the time of the first of these runs
+    late_schedules: tuple[str, ...] = ()  # periodic jobs whose time has passed without a run
+    late_since: float = 0.0  # the first of these times
     transport: str = ""  # why the message transport of jobs does not answer
     transport_since: float = 0.0  # when this process first found that
     overdue: int = 0  # jobs that are due and that no Celery worker takes
@@ -203,12 +207,34 @@ def _of_jobs(stored: StoredState) -> Iterator[Alert]:
             )
         since = stored.overdue_since
         yield Alert("jobs:overdue", ERROR, jobs, cause, "diagnostics", action="Check", since=since)
+    yield from _of_schedules(stored)
     for one in stored.ended_jobs:
         yield _of_ended_jobs(one, "at least " if stored.ended_more else "")
     if others := stored.ended_others:
         title = f"{others:,} more job{'' if others == 1 else 's'} failed or lost in the last hour, of other causes"
         cause = "The page of errors has all of them in groups."
         yield Alert("jobs:others", WARNING, title, cause, "job-errors")
+
+
+def _of_schedules(stored: StoredState) -> Iterator[Alert]:
+    if names := stored.late_schedules:
+        cause = "The message transport does not answer, so no tick submits them."
+        if not stored.transport:
+            cause = "No tick submits them. Start Celery beat, and a Celery worker that reads the queue `celery`."
+        title = f"{_schedules(names)} late: {_some(names)}"
+        yield Alert("periodic:late", ERROR, title, cause, "periodic", since=stored.late_since)
+    if names := stored.refused_schedules:
+        title = f"{_schedules(names)} without a job for the newest run: {_some(names)}"
+        cause = "The job was refused. The page of periodic jobs has the reason of each."
+        yield Alert("periodic:refused", WARNING, title, cause, "periodic", since=stored.refused_since)
+
+
+def _schedules(names: Sequence[str]) -> str:
+    return "1 periodic job is" if len(names) == 1 else f"{_counted(len(names))} periodic jobs are"
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def _of_ended_jobs(one: EndedJobs, least: str) -> Alert:

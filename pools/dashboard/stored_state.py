@@ -18,7 +18,8 @@ from snakepit.pools.diagnostics.doctor import data_directories
 from snakepit.pools.jobs.distinct import values_of
 from snakepit.pools.jobs.leases import db_unit
 from snakepit.pools.jobs.limits import holding_pools
-from snakepit.pools.models import Job, Node, Pool
+from snakepit.pools.jobs.periodic import late_after
+from snakepit.pools.models import Job, Node, PeriodicJob, Pool
 from snakepit.pools.models.moments import utc_now
 from snakepit.pools.models.states import FAILED, LOST, QUARANTINED, QUEUED
 
@@ -38,6 +39,7 @@ def read_stored_state() -> StoredState:
         ends = [at.timestamp() for at in quarantined.values_list("finished_at", flat=True)[: COUNTED + 1] if at]
         ended = _ended_lately()
         overdue = _overdue()
+        late, refused = _schedules()
         limits = Pool.objects.filter(memory_soft_mb__isnull=False).values_list("name", "memory_soft_mb")
         return StoredState(
             silent_nodes=tuple((name, seen.timestamp()) for name, seen in silent),
@@ -46,6 +48,10 @@ def read_stored_state() -> StoredState:
             ended_jobs=ended.most,
             ended_more=ended.more,
             ended_others=ended.others,
+            late_schedules=tuple(late),
+            late_since=min(late.values(), default=0.0),
+            refused_schedules=tuple(refused),
+            refused_since=min(refused.values(), default=0.0),
             overdue=len(overdue),
             overdue_since=overdue[0].timestamp() if overdue else 0.0,
             uses_jobs=Job.objects.exists(),
@@ -88,6 +94,21 @@ def _ended_lately() -> _LatelyEnded:
     first = {one: at.timestamp() for one, at in kinds if at is not None}  # the last one of each is the oldest
     most = tuple(EndedJobs(*one, count=count, since=first[one]) for one, count in counts.most_common(GROUPS))
     return _LatelyEnded(most, len(kinds) - sum(one.count for one in most), len(rows) > LATELY_COUNTED)
+
+
+def _schedules() -> tuple[dict[str, float], dict[str, float]]:
+    """Enabled periodic jobs whose time has passed, and those whose newest run has no job, each with that time."""
+    before = utc_now() - late_after()  # each tick moves the times on, also of a run that is missed
+    found = PeriodicJob.objects.filter(~Q(problem="") | Q(next_run__lt=before), enabled=True)
+    late: dict[str, float] = {}
+    refused: dict[str, float] = {}
+    for name, next_run, last_run in found.values_list("name", "next_run", "last_run")[:COUNTED]:
+        if next_run is not None and next_run < before:
+            late[name] = next_run.timestamp()
+        else:
+            at = last_run or next_run
+            refused[name] = at.timestamp() if at is not None else 0.0
+    return late, refused
 
 
 def _overdue() -> list[Any]:

@@ -99,10 +99,14 @@ def _attempt(row: PeriodicJob) -> bool:
     return False
 
 
+def late_after() -> timedelta:
+    """How long after its time a run counts as missed."""
+    return timedelta(seconds=max(LATE, 2 * conf.current().reconcile_interval))
+
+
 def _run(row: PeriodicJob) -> bool:
     assert row.next_run is not None
-    grace = timedelta(seconds=max(LATE, 2 * conf.current().reconcile_interval))
-    found = occasion(row.recurrence, row.next_run, utc_now(), grace if row.misfire == Misfire.SKIP else None)
+    found = occasion(row.recurrence, row.next_run, utc_now(), late_after() if row.misfire == Misfire.SKIP else None)
     wanted: dict[str, Any] | None = None
     problem = ""
     if found.nominal is not None:

@@ -73,6 +73,8 @@ def test_a_healthy_pool_has_no_alert() -> None:
         ({"stored": StoredState(quarantined=2, quarantined_since=7.0)}, "quarantined", "warning"),
         ({"stored": StoredState(full_disks=(("/data", 5 * 2**20),))}, "disk:/data", "error"),
         ({"stored": StoredState(ended_jobs=(LOST_JOBS,))}, "jobs:lost:p.train:worker_lost", "warning"),
+        ({"stored": StoredState(late_schedules=("nightly",), late_since=7.0)}, "periodic:late", "error"),
+        ({"stored": StoredState(refused_schedules=("a", "b"), refused_since=7.0)}, "periodic:refused", "warning"),
         ({"stored": StoredState(ended_others=2)}, "jobs:others", "warning"),
         ({"stored": StoredState(transport="redis://cache: refused", transport_since=7.0)}, "transport", "error"),
     ],

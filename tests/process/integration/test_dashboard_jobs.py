@@ -25,7 +25,7 @@ from snakepit.pools.dashboard.timeline import timeline
 from snakepit.pools.jobs import leases, listing, messages
 from snakepit.pools.jobs.listing import JobQuery
 from snakepit.pools.jobs.policy import Transition
-from snakepit.pools.models import Audit, Job, JobAttempt, Pool
+from snakepit.pools.models import Audit, Job, JobAttempt, PeriodicJob, Pool
 from snakepit.pools.models.moments import utc_now
 from snakepit.pools.models.states import SHOWN_STATES
 from tests.process.integration.fakes import FakeClient, unreachable
@@ -412,6 +412,24 @@ def test_failed_and_lost_jobs_need_attention_in_groups_by_cause(monkeypatch: pyt
     assert (stored.ended_more, stored.ended_others) == (False, 0)
     monkeypatch.setattr(stored_state, "GROUPS", 1)
     assert read_stored_state().ended_others == 1
+
+
+@pytest.mark.django_db
+def test_periodic_jobs_that_are_late_or_refused_need_attention() -> None:
+    now = utc_now()
+    long_ago, soon = now - timedelta(hours=1), now + timedelta(hours=1)
+    rows = {
+        "late": {"next_run": long_ago},
+        "refused": {"next_run": soon, "last_run": long_ago, "problem": "No pool is named 'x'."},
+        "fine": {"next_run": soon},
+        "stopped": {"next_run": long_ago, "problem": "x", "enabled": False},
+    }
+    for name, facts in rows.items():
+        made = PeriodicJob.objects.create(name=name, pool="digits", command="classify", interval=60)
+        PeriodicJob.objects.filter(pk=made.pk).update(**facts)
+    found = read_stored_state()
+    assert (found.late_schedules, found.late_since) == (("late",), long_ago.timestamp())
+    assert (found.refused_schedules, found.refused_since) == (("refused",), long_ago.timestamp())
 
 
 @pytest.mark.django_db
