@@ -1,4 +1,4 @@
-"""The bounds of numbers and names, for the OpenAPI description. What a route refuses is decided elsewhere."""
+"""The bounds of numbers and names in the OpenAPI description. `query` refuses longer values of query parameters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Refusal of query parameters that a route does not have, or has once: such a filter would return the wrong rows.
+"""Refusal of query parameters that a route does not have or has once, or whose values are longer than any that exists.
+
+Such a filter would return the wrong rows.
 
 names ─▶ request.query_names ─▶ authentication, validation ─▶ checked: 400 bad_request, or the route
 """
@@ -13,6 +15,7 @@ from django.http import HttpRequest, HttpResponseBase
 from ninja import NinjaAPI
 from ninja.operation import Operation
 
+from snakepit.pools.api.bounds import NAMES
 from snakepit.pools.broker.errors import BadRequest
 
 View = Callable[..., Awaitable[HttpResponseBase]]
@@ -25,11 +28,11 @@ def refuse_unknown_parameters(api: NinjaAPI) -> None:
 
 
 def wrong_query(request: HttpRequest) -> BadRequest | None:
-    """The error of the parameters that the route of this request does not have, or has once, or None."""
+    """The error of the parameters that the route does not have, or has once, or that are too long; or None."""
     known: tuple[str, ...] = getattr(request, "query_names", ())
     unknown = sorted(set(request.GET) - set(known))
     if not unknown:
-        return _repeated(request)
+        return _repeated(request) or _too_long(request)
     has = f"it has {', '.join(known)}" if known else "it has none"
     named = ", ".join(repr(name[:50]) for name in unknown[:5])
     fields = {name[:50]: "is not a query parameter of this route" for name in unknown[:5]}
@@ -44,6 +47,19 @@ def _repeated(request: HttpRequest) -> BadRequest | None:
         return None
     fields = dict.fromkeys(twice, "is in the query more than once")
     return BadRequest(f"{', '.join(twice)}: is in the query more than once; give it once", details={"fields": fields})
+
+
+def _too_long(request: HttpRequest) -> BadRequest | None:
+    """The description has these bounds, too (`bounds`)."""
+    fields = {
+        name: f"has more than {NAMES[name]} characters"
+        for name, values in request.GET.lists()
+        if any(len(value) > NAMES.get(name, len(value)) for value in values)
+    }
+    if not fields:
+        return None
+    message = "; ".join(f"{name}: {problem}" for name, problem in fields.items())
+    return BadRequest(message, details={"fields": fields})
 
 
 def _named(run: View) -> View:

@@ -27,7 +27,8 @@ class Failure(Schema):
 
 
 BODIES: dict[str, dict[str, Any]] = {
-    "text/event-stream": {"type": "string", "description": "Server-sent events: `id`, `event` and `data` as JSON."},
+    # Without a type: some readers of OpenAPI apply the schema to each event, an object, and others to the text of all.
+    "text/event-stream": {"description": "Server-sent events: `id`, `event` and `data` as JSON."},
     "text/plain": {"type": "string"},
     "application/octet-stream": {"type": "string", "format": "binary"},
     "application/x-npy": {"type": "string", "format": "binary", "description": "An array as a .npy file."},

@@ -47,6 +47,26 @@ def test_a_parameter_that_may_be_given_once_is_refused_twice(client: Client, mak
         assert (answer.status_code, field in answer.json()["error"]["message"]) == (status, True), answer.content
 
 
+def test_a_query_parameter_is_refused_above_the_length_that_is_described(
+    client: Client, broker: FakeClient, make_key: Callable[..., str]
+) -> None:
+    headers = {"Authorization": make_key("run", "view", "operate", "jobs", "configure")}
+    bounded = [
+        (method, path, one["name"], one["schema"]["maxLength"])
+        for path, methods in api.get_openapi_schema(path_prefix="/api/")["paths"].items()
+        for method, found in methods.items()
+        for one in found["parameters"]
+        if one["in"] == "query" and "maxLength" in one["schema"]
+    ]
+    assert len(bounded) > 30
+    for method, path, name, most in bounded:
+        response = getattr(client, method)(f"{path.format(**VALUES)}?{name}={'a' * (most + 1)}", headers=headers)
+        error = response.json()["error"]
+        assert (response.status_code, error["code"]) == (400, "bad_request"), (path, name, error)
+        assert name in error["message"], (path, name, error)
+    assert broker.calls == broker.orders == []
+
+
 def test_a_caller_without_a_key_does_not_get_that_far(client: Client) -> None:
     assert client.get("/api/pools?pol=digits").status_code == 401
 
