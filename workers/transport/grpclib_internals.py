@@ -139,21 +139,11 @@ class FrameReader(asyncio.Protocol):
             self._inner.data_received(rest)
 
     def _take(self, data: bytes) -> bytes:
-        """Hand over the frames of this stream; return the data from the first other frame on."""
+        """Hand over the frames of this stream, also an incomplete one; return what begins with another frame."""
         if self._h2.incoming_buffer._data:  # h2 has the beginning of a frame, so it needs the end too
             return data
         if self._head:
             data, self._head = self._head + data, b""
-        at = self._take_frames(data)
-        rest = data[at:] if at else data
-        if len(rest) < HEADER:  # the next bytes will show which stream it is of
-            self._head, rest = rest, b""
-        if rest or self._unaccounted >= ACCOUNT_BYTES:
-            self._account()
-        return rest
-
-    def _take_frames(self, data: bytes) -> int:
-        """Hand over this stream's bytes at the beginning, also of an incomplete frame; return where they end."""
         at, size = 0, len(data)
         parts = memoryview(data) if size >= LARGE else data
         if left := self._left:
@@ -170,7 +160,12 @@ class FrameReader(asyncio.Protocol):
             self._left = start + length - at
             self._unaccounted += at - start
             self._on_data(parts[start:at])
-        return at
+        rest = data[at:] if at else data
+        if len(rest) < HEADER:  # the next bytes will show which stream it is of
+            self._head, rest = rest, b""
+        if rest or self._unaccounted >= ACCOUNT_BYTES:
+            self._account()
+        return rest
 
     def _account(self) -> None:
         """Note in h2's windows what arrived, as h2 would have done frame by frame, and return the room to the peer."""

@@ -109,5 +109,5 @@ def test_without_the_names_of_keepalive_there_is_none_and_a_warning(
 
 
 def test_the_check_sees_a_broken_reader(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fast_path_check.FrameReader, "_take_frames", lambda self, data: 0)
+    monkeypatch.setattr(fast_path_check.FrameReader, "_take", lambda self, data: data)
     assert fast_path_problem()
