@@ -53,6 +53,13 @@ UniqueState = Annotated[
 After = Annotated[
     list[str] | None, typer.Option(metavar="ID", help="Wait for this job, by its id or its end; may be repeated.")
 ]
+Deadline = Annotated[str, typer.Option(help="Fail it if it has not ended by this time.")]
+Attempts = Annotated[int | None, typer.Option(min=1, max=100, help="Failed attempts at most. [JOBS_MAX_ATTEMPTS]")]
+Backoff = Annotated[
+    float | None, typer.Option(min=0, max=3600, help="Seconds before the second attempt. [JOBS_BACKOFF]")
+]
+Retry = Annotated[str, typer.Option(help="Failed attempts that are repeated: never, safe, lost or always.")]
+Retention = Annotated[int | None, typer.Option(min=0, help="Seconds that it is kept after its end. [JOBS_RETENTION]")]
 OnFailure = Annotated[str, typer.Option(help="If such a job ends without success: cancel or run.")]
 JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id, or its end.", autocompletion=complete_job)]
 
@@ -76,9 +83,14 @@ def submit(
     priority: Priority = 0,
     run_after: Annotated[str, typer.Option(help="Not before this time, such as 2026-01-31T12:00:00Z.")] = "",
     expires: Annotated[str, typer.Option(help="Cancel it if it has not begun by this time.")] = "",
+    deadline: Deadline = "",
     key: Annotated[str, typer.Option(help="Idempotency key: a second submit with it returns the first job.")] = "",
     tag: Annotated[list[str] | None, typer.Option(help="Tag of the job; may be repeated.")] = None,
     timeout: Annotated[float | None, typer.Option(min=0.001, help="Seconds for one attempt.")] = None,
+    retry: Retry = "lost",
+    max_attempts: Attempts = None,
+    backoff: Backoff = None,
+    retention: Retention = None,
     unique: Annotated[bool, typer.Option("--unique", help="Print an equal job if one waits or runs.")] = False,
     unique_by: UniqueBy = None,
     unique_period: UniquePeriod = None,
@@ -96,7 +108,9 @@ def submit(
         options: dict[str, Any] = {
             "priority": priority, "run_after": job_selection.moment("--run-after", run_after),
             "expires": job_selection.moment("--expires", expires), "tags": tag or [], "timeout": timeout,
-            "depends_on": [_find(one).pk for one in after or ()], "on_failure": on_failure,
+            "depends_on": [_find(one).pk for one in after or ()], "on_failure": on_failure, "retry": retry,
+            "deadline": job_selection.moment("--deadline", deadline), "max_attempts": max_attempts,
+            "backoff": backoff, "retention": retention,
         }  # fmt: skip
         same: dict[str, Any] = {"unique": unique, "unique_period": unique_period}
         same |= {"unique_by": unique_by or None, "unique_states": unique_state or None}

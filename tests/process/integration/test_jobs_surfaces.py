@@ -288,6 +288,20 @@ def test_a_job_is_submitted_and_listed_from_a_shell(shell: Any) -> None:
     assert shell("retry", job["id"])[1].split()[1] == "queued"
 
 
+def test_a_shell_takes_the_options_of_a_job(shell: Any, tmp_path: Any) -> None:
+    options = ("--deadline", "2999-01-31T12:00:00Z", "--retry", "never", "--max-attempts", "7", "--backoff", "0.5",
+               "--retention", "60")  # fmt: skip
+    lines = tmp_path / "rows.ndjson"
+    lines.write_text('{"n": 2}\n')
+    for words in (('{"n": 1}',), ("--file", str(lines))):
+        code, out, _ = shell("submit", "digits", "classify", *words, *options)
+        job = Job.objects.get(pk=out.strip())
+        assert (code, job.retry, job.max_attempts, job.backoff, job.retention) == (0, "never", 7, 0.5, 60)
+        assert job.deadline is not None
+        assert job.deadline.year == 2999
+    assert "retry: 'maybe' is not one of" in shell("submit", "digits", "classify", "--retry", "maybe")[2]
+
+
 def test_a_job_is_followed_from_a_shell(shell: Any) -> None:
     job = finish(jobs.submit("digits", "classify"), {"label": 7})
     code, out, err = shell("job", str(job.pk), "--follow", "--json")
