@@ -22,7 +22,8 @@ from snakepit.pools.client import Client, connect
 
 THREADS = 3
 LATE_ONES = frozenset({1, 11, 22})  # of each 30 calls; those divisible by 3 are cancelled
-LATE = 0.001  # seconds: less than a call with large values takes
+LATE = 0.001  # seconds
+TAKES = 0.02  # seconds that a call takes which is cancelled or late
 STREAMS = frozenset({4, 14, 19, 26, 29})  # of each 30 calls; most readers leave before the end
 CHUNKS = 4
 SIZES = (100_000, 200_000, 1_000_000, 4_000_000)  # bytes: beside the message, and in files
@@ -50,16 +51,16 @@ class LargeCaller:
             if number % 30 in STREAMS:
                 return self._stream(value, bool(number % 2))
             if number % 3 == 0:
-                arguments["seconds"] = 0.02
+                arguments["seconds"] = TAKES
                 future = self._client.submit(self._pool, "mirror", arguments, timeout=60.0)
                 threading.Event().wait(chance.random() / 60)
                 if future.cancel():
                     return "cancelled"
                 found = future.result()
             else:
-                found = self._client.call(
-                    self._pool, "mirror", arguments, timeout=LATE if number % 30 in LATE_ONES else 60.0
-                )
+                is_late = number % 30 in LATE_ONES
+                arguments["seconds"] = TAKES if is_late else 0.0
+                found = self._client.call(self._pool, "mirror", arguments, timeout=LATE if is_late else 60.0)
         except BrokerError as error:
             return error.code
         return "right" if found.shape == value.shape and (found == expected).all() else "wrong"
