@@ -32,6 +32,7 @@ from snakepit.workers.transport import is_on
 MAX_MESSAGE = 256 * 2**20  # bytes: no call is larger, whatever its pool allows
 LONGEST_TIMEOUT = 31 * 86_400.0  # seconds; more is the same as no timeout
 BYTES = (bytes, bytearray, memoryview)
+PART_FROM = 56 * 1024  # bytes of an argument from which it costs less beside the call than in it, despite its tag
 PASSES_BUFFERS = is_on(BUFFERS_SWITCH) and are_possible()
 FILE_FROM = LARGEST_INLINE if PASSES_BUFFERS else math.inf  # bytes of large parts beyond which they are in a file
 NO_ARGUMENTS = b'{"@typed":1}'
@@ -176,7 +177,8 @@ def _encoded_parts(values: Mapping[str, Any], *, plain: bool) -> _Parts:
         data = kinds.read_file(value) if kinds.is_file(value) else value
         if isinstance(data, BYTES):
             nbytes = memoryview(data).nbytes
-            if nbytes > LARGEST_INLINE and not plain and PASSES_BUFFERS:
+            is_part = nbytes > LARGEST_INLINE or (type(value) is bytes and nbytes >= PART_FROM)
+            if is_part and not plain and PASSES_BUFFERS:
                 continue
             size += nbytes
             _check_size(size)

@@ -238,3 +238,13 @@ def test_without_any_address_the_ways_to_give_one_are_said(monkeypatch: pytest.M
     monkeypatch.setitem(settings.__dict__, "_wrapped", empty)
     with pytest.raises(BrokerUnreachable, match="set SNAKEPIT_ADDRESS"):
         default_address()
+
+
+@pytest.mark.skipif(not arguments.PASSES_BUFFERS, reason="this system has no sealed memory files")
+def test_bytes_of_many_kilobytes_go_beside_the_call_as_one_part() -> None:
+    large, small = b"x" * arguments.PART_FROM, b"x" * (arguments.PART_FROM - 1)
+    call = call_of({"large": large, "small": small, "other": bytearray(large)})
+    assert call.attachments == {"small": small, "other": large}
+    assert call.arguments == b'{"@typed":1,"large":{"$bytes":{"$buffer":[64,0,%d]}}}' % len(large)
+    assert call.buffers.inline == large
+    assert encode("pool", "command", Json(large=large), {}, Options()).attachments == {"large": large}
