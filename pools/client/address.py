@@ -82,8 +82,11 @@ class Target:
             if not 0 < port < 65536:
                 raise BadRequest(f"address: {port} is not a port; ports are 1 to 65535")
             return replace(known, host=host, port=port, tls=Tls() if tls is True else tls or None)
-        if not address or "\0" in address:
-            raise BadRequest(f"address: {address!r} is neither the path of a socket nor host:port")
+        if not address or "\0" in address or "://" in address:
+            raise BadRequest(
+                f"address: {address!r} is not the path of a socket, host:port, or dns:///host:port for all brokers "
+                "behind a name"
+            )
         path = str(Path(address).expanduser().absolute())
         if len(os.fsencode(path)) > LONGEST_PATH:
             raise BadRequest(

@@ -7,6 +7,7 @@ Session._dispatch ◀── FastStream or PublicStream ◀── transport ◀�
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any
@@ -183,6 +184,7 @@ async def _connected(target: Target) -> Channel:
     loop = asyncio.get_running_loop()
     deadline = loop.time() + target.connect_timeout
     attempt = 0
+    refused: OSError | None = None
     while True:
         channel = _channel(target)
         try:
@@ -195,9 +197,11 @@ async def _connected(target: Target) -> Channel:
             channel.close()
             if refusal := find_refusal(error, target):
                 raise refusal from error
+            if not isinstance(error, TimeoutError):
+                refused = error  # says more than the end of the time for another attempt
             pause = BACKOFF[min(attempt, len(BACKOFF) - 1)]
             if isinstance(error, PermissionError) or loop.time() + pause >= deadline:
-                raise _unreachable(target, error) from error
+                raise unreachable(target, refused or error) from error
         attempt += 1
         await asyncio.sleep(pause)
 
@@ -208,8 +212,11 @@ def _channel(target: Target) -> Channel:
     return make_channel(target, WINDOW)
 
 
-def _unreachable(target: Target, error: BaseException) -> BrokerUnreachable:
-    reason = (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()
+def unreachable(target: Target, error: BaseException) -> BrokerUnreachable:
+    if isinstance(error, ConnectionError) and error.errno:  # asyncio puts the address in place of the reason
+        reason = os.strerror(error.errno).lower()
+    else:
+        reason = (getattr(error, "strerror", None) or str(error)).lower() or "no answer in time"
     fix = "run as the broker's user" if isinstance(error, PermissionError) else "start it with: snakepit broker"
     return BrokerUnreachable(f"No broker answers at {target} ({reason}); {fix}", outcome="not_started")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import ssl
 
+from snakepit.pools.broker.errors import BadRequest
 from snakepit.pools.client.address import Target, default_address, find_target
 from snakepit.pools.client.client import Client
 from snakepit.pools.client.routing.client import RoutedClient
@@ -37,7 +38,9 @@ def connect(
     chosen = address or os.environ.get("SNAKEPIT_ADDRESS", "")
     used = chosen or default_address()
     target = find_target(used.removeprefix(DNS), key or token or "", tls, connect_timeout)
-    if used.startswith(DNS) and not target.path:
+    if used.startswith(DNS) and target.path:
+        raise BadRequest(f"address: {used!r} is not dns:///host:port, such as dns:///brokers.internal:7443")
+    if used.startswith(DNS):
         return _routed.get(target) or _routed.setdefault(target, RoutedClient(target, Router(DnsNodes(target))))
     if chosen:
         return _clients.get(target) or _clients.setdefault(target, Client(target))

@@ -84,7 +84,8 @@ def find_refusal(error: BaseException | None, address: object) -> CertificateRef
 client_ca.
     """
     if isinstance(error, ssl.SSLCertVerificationError):
-        message = f"The certificate of the broker at {address} is not accepted: {error.verify_message}."
+        why = error.verify_message.rstrip(".")
+        message = f"The certificate of the broker at {address} is not accepted: {why}."
         return CertificateRefused(message, details={"side": "broker", "reason": error.verify_message})
     if not isinstance(error, ssl.SSLError):
         return None

@@ -11,9 +11,10 @@ import pytest
 from django.core.files.base import ContentFile, File
 
 from snakepit.pools.broker.errors import BadArguments, BadRequest, BrokerUnreachable, PayloadTooLarge, Unauthenticated
-from snakepit.pools.client import arguments
+from snakepit.pools.client import arguments, connect
 from snakepit.pools.client.address import Target, default_address
 from snakepit.pools.client.arguments import Json, Options, encode
+from snakepit.pools.client.connection import unreachable
 from snakepit.workers.schema import typed
 
 
@@ -194,10 +195,25 @@ def test_a_tcp_address_needs_tls() -> None:
     assert (target.host, target.port, str(target)) == ("::1", 7443, "[::1]:7443")
 
 
-@pytest.mark.parametrize("address", ["", "a\0b", "x" * 200])
+@pytest.mark.parametrize("address", ["", "a\0b", "x" * 200, "http://gpu-1:7443", "dns:///", "dns:///gpu-1"])
 def test_an_address_that_cannot_work_is_refused(address: str) -> None:
     with pytest.raises(BadRequest, match="address: "):
         Target.parse(address)
+    if address:
+        with pytest.raises(BadRequest, match="address: "):
+            connect(address)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ConnectionRefusedError(111, "Connect call failed ('10.0.0.1', 7443)"), "(connection refused)"),
+        (OSError(113, "No route to host"), "(no route to host)"),
+        (TimeoutError(), "(no answer in time)"),
+    ],
+)
+def test_the_error_of_a_broker_that_is_away_has_the_reason(error: OSError, reason: str) -> None:
+    assert reason in unreachable(Target.parse("10.0.0.1:7443", tls=True), error).message
 
 
 def test_a_path_may_be_written_as_a_unix_url() -> None:
