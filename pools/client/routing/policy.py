@@ -73,6 +73,7 @@ class NodeReport:
     name: str
     own: bool = False  # the broker of this host
     serving: bool = True  # it answered, and is not drained
+    answers: bool = True  # else `pools` are those of its last report
     pools: Mapping[str, PoolLoad] = field(default_factory=dict)
 
 

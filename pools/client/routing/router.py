@@ -93,7 +93,13 @@ class Router:
 
     def refusing(self, pool: str) -> Iterator[KnownNode]:
         """The nodes that have a pool and answer, but take no calls; their refusals have the reason."""
-        return (node for node, one in self._facts.copy().items() if not one.serving and pool in one.pools)
+        return (
+            node for node, one in self._facts.copy().items() if one.answers and not one.serving and pool in one.pools
+        )
+
+    def silent(self, pool: str) -> tuple[str, ...]:
+        """The names of nodes that had a pool when they last answered, and do not answer now."""
+        return tuple(one.name for one in self._facts.copy().values() if not one.answers and pool in one.pools)
 
     def _with_sent(self, facts: NodeReport, pool: str) -> NodeReport:
         load, sent = facts.pools.get(pool), self._sent[facts.name, pool]
@@ -156,6 +162,8 @@ class Router:
 
     def _report(self, node: KnownNode, status: BrokerStatus | None) -> None:
         facts = _facts_of(node, status)
+        if status is None and (last := self._facts.get(node)) is not None:
+            facts = replace(facts, pools=last.pools)
         for gone in set(self._facts.copy()) - set(self._watch.nodes() if self._watch else ()) - {node}:
             self._facts.pop(gone, None)
         self._facts[node] = facts
@@ -168,6 +176,6 @@ class Router:
 
 def _facts_of(node: KnownNode, status: BrokerStatus | None) -> NodeReport:
     if status is None:
-        return NodeReport(node.name, own=node.own, serving=False)
+        return NodeReport(node.name, own=node.own, serving=False, answers=False)
     pools = {one.name: PoolLoad(one.slots, one.free, one.waiting, fit=one.state not in DEAD) for one in status.pools}
     return NodeReport(node.name, own=node.own, serving=not status.node.draining, pools=pools)

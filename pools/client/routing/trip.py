@@ -6,7 +6,7 @@ import asyncio
 import time
 from dataclasses import replace
 
-from snakepit.pools.broker.errors import BrokerError
+from snakepit.pools.broker.errors import NOT_STARTED, BrokerError, BrokerUnreachable, PoolUnknown
 from snakepit.pools.client import stand_in
 from snakepit.pools.client.address import Target
 from snakepit.pools.client.arguments import EncodedCall
@@ -41,12 +41,12 @@ class Trip:
             return self.at_rest(), self._call
         left = self._left()
         if self._errors and (left <= 0 or len(self._tried) >= MOST_NODES):
-            raise most_telling(self._errors)
+            raise self._remaining()
         self._node = router.choose(pool, self._tried, left, key)
         if self._node is not None:
             return self._node.target, self._timed()
         if self._errors:
-            raise most_telling(self._errors)
+            raise self._remaining()
         # No node is known to take it. The broker at the address may have started just now, and has the best error.
         # Where there is none, a node that is drained has it.
         own = router.own
@@ -94,6 +94,16 @@ class Trip:
             await asyncio.to_thread(self.failed, error)
         else:
             self.failed(error)
+
+    def _remaining(self) -> BrokerError:
+        """The error of a call that no node takes."""
+        found, pool = most_telling(self._errors), self._call.pool
+        if isinstance(found, PoolUnknown) and (silent := self._router.silent(pool)):
+            message = (
+                f"Pool {pool} lives on {' and '.join(silent)}, which {'does' if len(silent) == 1 else 'do'} not answer."
+            )
+            return BrokerUnreachable(message, outcome=NOT_STARTED)
+        return found
 
     def _left(self) -> float:
         return PATIENCE if self._deadline is None else self._deadline - time.monotonic()

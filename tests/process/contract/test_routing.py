@@ -19,7 +19,14 @@ from typing import Any, cast
 
 import pytest
 
-from snakepit.pools.broker.errors import BrokerUnreachable, DeadlineExceeded, NodeDraining, PoolUnknown, QueueFull
+from snakepit.pools.broker.errors import (
+    BrokerError,
+    BrokerUnreachable,
+    DeadlineExceeded,
+    NodeDraining,
+    PoolUnknown,
+    QueueFull,
+)
 from snakepit.pools.client import Answer, connect
 from snakepit.pools.client.address import Target
 from snakepit.pools.client.routing.client import RoutedClient
@@ -219,6 +226,21 @@ def test_a_frozen_node_costs_one_deadline_and_then_gets_nothing(
     finally:
         near.process.send_signal(signal.SIGCONT)
     eventually(lambda: taker(client, "both") == near_boot)
+
+
+def test_if_the_only_node_of_a_pool_is_silent_the_error_names_it(client: RoutedClient, far: RunningBroker) -> None:
+    client.call("far", "echo")
+
+    def error() -> BrokerError | None:
+        return client.submit("far", "echo", timeout=0.5).exception(PATIENCE)  # type: ignore[return-value]
+
+    far.process.send_signal(signal.SIGSTOP)
+    try:
+        eventually(lambda: isinstance(error(), BrokerUnreachable))
+        assert "Pool far lives on 1, which does not answer" in str(error())
+    finally:
+        far.process.send_signal(signal.SIGCONT)
+    eventually(lambda: error() is None)
 
 
 def test_a_node_that_dies_loses_no_idempotent_call_and_is_used_again(far: RunningBroker, tmp_path: Path) -> None:
