@@ -5,8 +5,8 @@
                                               │                      └─ twice as long, to 60 s ───┴─ dies
                                               └─ of none ─▶ the pool is failed (start_gate.py)
 
-A command is to blame if more of its calls ended with a death than in another way. Kills from outside hit many calls
-that would have ended well, so they blame no command.
+A command is to blame if more of its calls ended with a death than in another way; a batch counts as one call. Kills
+from outside hit many calls that would have ended well, so they blame no command.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Suspects:
     def __init__(self, rng: Random) -> None:
         self._rng = rng
         self.deaths: deque[tuple[float, frozenset[str]]] = deque()  # only while there are any, the ends of calls count
-        self._ended: Counter[str] = Counter()  # calls of the commands that had a death, since the first one
+        self._ended: dict[str, float] = {}  # calls of the commands that had a death, since the first one
         self.suspended: dict[str, Suspension] = {}
         self._counts: dict[str, int] = {}  # of suspensions in a row, of commands that are not suspended any more
 
@@ -53,7 +53,7 @@ class Suspects:
         resumed = []
         for call in calls:
             if call.command in self._ended:
-                self._ended[call.command] += 1
+                self._ended[call.command] += 1 / call.batch.size if call.batch else 1
             found = self.suspended.get(call.command)
             if found is not None and call.id in found.trials:
                 self._counts[call.command] = self.suspended.pop(call.command).count

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from snakepit.pools.broker.pool.batches import SURE, BatchRule
 from snakepit.pools.broker.ports import Exit
 
 MORE = {"death_budget": 3, "startup_delay": 0.0, "queue_timeout": 5.0}
@@ -238,3 +239,27 @@ def test_a_trial_that_runs_for_long_does_not_hold_up_its_command(table: Any) -> 
     assert second in at
     t.finish(at[first], first)
     assert len(t.told("command.resumed")) == 1
+
+
+def test_a_command_that_kills_every_second_batch_is_suspended(table: Any) -> None:
+    t = table(**MORE)
+    t.pool.dispatcher.batches.set_rules({"kills": BatchRule(8, 0.0)})
+    times = t.pool.dispatcher.batches.times["kills"]
+    for _ in range(SURE):  # else some calls run alone, for the comparison
+        times.record(1, 0.010)
+    for _ in range(4):
+        t.ready(*[worker for worker, state in t.states().items() if state == "starting"])
+        for dies in (False, True):
+            (worker,) = t.states()
+            other, times.turns = t.submit(command="run"), 1
+            calls = [t.submit(command="kills") for _ in range(8)]  # they wait for the slot
+            t.finish(worker, other)
+            assert set(t.worker(worker).assigned) == set(calls)
+            if dies:
+                t.die(worker, begun=set(calls))
+            else:
+                for call in calls:
+                    t.finish(worker, call)
+        t.pass_time(0.0)
+    assert [event.data["command"] for event in t.told("command.suspended")] == ["kills"]
+    assert not t.told("pool.failed")
