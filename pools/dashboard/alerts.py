@@ -6,7 +6,7 @@ Each alert has a title, a cause, the time since it holds, and an action. What is
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from urllib.parse import urlencode
 
@@ -100,19 +100,26 @@ class StoredState:
 
 
 def find_alerts(
-    status: BrokerStatus, events: Sequence[RecordedEvent], stored: StoredState, objective: float, now: float
+    status: BrokerStatus,
+    events: Sequence[RecordedEvent],
+    stored: StoredState,
+    objective: float,
+    now: float,
+    *,
+    is_old: bool = False,
 ) -> list[Alert]:
-    """`events` with the newest first. `objective`: seconds that a call may wait."""
-    return worst_first([*of_stored(stored), *of_broker(status, events, stored, objective, now)])
+    """`events` with the newest first. `objective`: seconds that a call may wait. `is_old`: the broker is away now."""
+    answering = frozenset() if is_old else frozenset({status.node.name})
+    return worst_first([*of_stored(stored, answering), *of_broker(status, events, stored, objective, now)])
 
 
 def worst_first(found: Iterable[Alert]) -> list[Alert]:
     return sorted(found, key=lambda alert: alert.level != ERROR)
 
 
-def of_stored(stored: StoredState) -> list[Alert]:
+def of_stored(stored: StoredState, answering: Collection[str] = ()) -> list[Alert]:
     """Those that only the database has."""
-    return [*_of_stored(stored), *_of_jobs(stored)]
+    return [*_of_stored(stored, answering), *_of_jobs(stored)]
 
 
 def of_broker(
@@ -169,7 +176,7 @@ def _of_node(node: NodeStatus, stored: StoredState) -> Iterator[Alert]:
         yield Alert("draining", WARNING, f"The broker of {node.name} is stopping", "It takes no new calls.", "nodes")
 
 
-def _of_stored(stored: StoredState) -> Iterator[Alert]:
+def _of_stored(stored: StoredState, answering: Collection[str]) -> Iterator[Alert]:
     for path, free in stored.full_disks:
         cause = (
             f"{free / 2**20:,.0f} MiB are free. Without room, jobs are refused and events are not stored; calls go on. "
@@ -177,8 +184,11 @@ def _of_stored(stored: StoredState) -> Iterator[Alert]:
         )
         yield Alert(f"disk:{path}", ERROR, f"The disk of {path} is full", cause, "diagnostics", action="Check")
     for name, seen in stored.silent_nodes:
-        cause = "The broker stopped reporting without a clean shutdown."
-        yield Alert(f"silent:{name}", ERROR, f"Node {name} is silent", cause, "nodes", since=seen)
+        title, cause = f"Node {name} is silent", "The broker stopped reporting without a clean shutdown."
+        if name in answering:
+            title = f"Node {name} cannot write to the database"
+            cause = "Its broker answers, and calls go on. It keeps its events in memory until it can write them."
+        yield Alert(f"silent:{name}", ERROR, title, cause, "nodes", since=seen)
     if stored.quarantined:
         jobs = "1 job is" if stored.quarantined == 1 else f"{_counted(stored.quarantined)} jobs are"
         cause = "Their attempts killed workers several times. Read their arguments before you retry one."

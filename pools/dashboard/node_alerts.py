@@ -19,7 +19,8 @@ def alerts_of_nodes(
 
     `events` returns those of a node, the newest first.
     """
-    found = of_stored(stored)
+    answers = list(answers)
+    found = of_stored(stored, {one.name for one in answers if one.status is not None})
     silent = {name for name, _ in stored.silent_nodes}
     for answer in answers:
         if answer.status is not None:

@@ -180,8 +180,8 @@ class StateStore:
             if self._answers.all():
                 return self._show(last, at)
             # What the database holds is still read, so its alerts are of now.
-            last = replace(last, version=last.version + 1, cluster=None, statuses={}, stored=self._stored)
-            self.state = replace(last, alerts=self._alerts((), last.seen_at or at))
+            self.state = replace(last, version=last.version + 1, cluster=None, statuses={}, stored=self._stored)
+            self.state = replace(self.state, alerts=self._alerts((), last.seen_at or at))
             return self.state
 
     def fold_nodes(self, answers: Sequence[NodeAnswer], at: float) -> None:
@@ -237,7 +237,8 @@ class StateStore:
         if answers:
             found = alerts_of_nodes(answers, self._events.of, self._stored, self.objective, at)
         elif status is not None:
-            found = find_alerts(status, self._events.newest(), self._stored, self.objective, at)
+            old = bool(self.state.trouble)
+            found = find_alerts(status, self._events.newest(), self._stored, self.objective, at, is_old=old)
         else:
             found = worst_first(of_stored(self._stored))
         self._since = {(alert.key, alert.nodes): self._since.get((alert.key, alert.nodes), at) for alert in found}

@@ -125,7 +125,15 @@ def duplicates(facts: SystemFacts) -> Iterator[Finding]:
             )
             return
     for row in facts.database.nodes:
-        if not row.stopped and row.silent > SILENT:
+        if row.stopped or row.silent <= SILENT:
+            continue
+        if row.name == node.name and row.pid == node.pid:
+            yield warning(
+                "duplicate brokers",
+                f"the broker of {row.name} answers, but has written nothing to the database for {row.silent:.0f} s",
+                "See `disk` and `database`: it keeps its events in memory until it can write them.",
+            )
+        else:
             yield warning(
                 "duplicate brokers",
                 f"the broker of {row.name} stopped reporting {row.silent:.0f} s ago without a clean shutdown",

@@ -99,9 +99,11 @@ def disk(facts: SystemFacts) -> Iterator[Finding]:
         yield skipped("disk", facts.runtime.reason)
         return
     for room in facts.runtime.rooms:
-        evidence = f"{room.path}: {room.free / 2**30:.1f} GiB free of {room.total / 2**30:.1f}"
+        unit, size = ("GiB", 2**30) if room.total >= 2**30 else ("MiB", 2**20)
+        evidence = f"{room.path}: {room.free / size:.1f} {unit} free of {room.total / size:.1f}"
         if room.is_full:
-            yield problem("disk", f"{evidence}, {room.inodes_free} inodes", "Free space: the database cannot grow.")
+            evidence += f", {room.inodes_free:,} inodes free"
+            yield problem("disk", evidence, "Free space: the database cannot grow.")
         elif room.free < LITTLE_ROOM:
             yield warning("disk", evidence, "Free space soon.")
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import hmac
+import logging
 import re
 import secrets
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
-from django.db import models, transaction
+from django.db import OperationalError, models, transaction
 from django.db.models import Q
 from django.db.models.base import ModelState
 
@@ -25,6 +26,7 @@ from snakepit.pools.models.owner_rights import of_owner
 from snakepit.pools.permissions import SCOPES, of_scopes
 
 SECRET = re.compile(r"snk_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
+logger = logging.getLogger("snakepit.api")
 USED_EVERY = timedelta(minutes=1)
 ROTATION = timedelta(days=7)  # for callers to change to a rotated key; both are valid meanwhile
 
@@ -119,7 +121,10 @@ class ApiKey(models.Model):
         """Record the use, at most once a minute: a write per call would cost more than the call."""
         now = utc_now()
         if self.last_used_at is None or now - self.last_used_at >= USED_EVERY:
-            models.QuerySet(type(self)).filter(pk=self.pk).update(last_used_at=now)  # known keys stay known
+            try:
+                models.QuerySet(type(self)).filter(pk=self.pk).update(last_used_at=now)  # known keys stay known
+            except OperationalError as error:  # on a full disk: reads and calls need no room
+                logger.warning("the use of the key %s cannot be recorded: %s", self.prefix, error)
 
     def revoke(self) -> None:
         if self.revoked_at is None:

@@ -283,3 +283,12 @@ def test_a_transport_that_is_away_is_the_cause_of_waiting_jobs_and_of_the_missin
     assert not any("celery -A" in alert.cause for alert in found)
     alone = alerts(node={"clock": CLOCK_MISSING}, stored=StoredState(overdue=1, overdue_since=5.0))
     assert all("celery -A" in alert.cause for alert in alone)
+
+
+def test_a_silent_node_that_answers_cannot_write() -> None:
+    found = status([POOL], [WORKER])
+    stored = StoredState(silent_nodes=((found.node.name, 5.0), ("m", 6.0)))
+    titles = [one.title for one in find_alerts(found, (), stored, 1.0, 1000.0)]
+    assert titles == [f"Node {found.node.name} cannot write to the database", "Node m is silent"]
+    titles = [one.title for one in find_alerts(found, (), stored, 1.0, 1000.0, is_old=True)]
+    assert titles == [f"Node {found.node.name} is silent", "Node m is silent"]

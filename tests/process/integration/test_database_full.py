@@ -142,3 +142,15 @@ def test_a_full_disk_is_an_alert_before_a_job_is_refused(monkeypatch: pytest.Mon
     small = replace(room, total=40 * 2**20)
     monkeypatch.setattr("snakepit.pools.diagnostics.machine._room", lambda path: small)
     assert read_stored_state().full_disks == (), "a small file system is not full for its size"
+
+
+def test_a_key_works_though_its_use_cannot_be_recorded(
+    client: Client, broker: FakeClient, make_key: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = make_key()
+
+    def update(*given: Any, **more: Any) -> int:
+        raise OperationalError("database or disk is full")
+
+    monkeypatch.setattr("django.db.models.QuerySet.update", update)
+    assert client.get("/api/status", headers={"Authorization": key}).status_code == 200

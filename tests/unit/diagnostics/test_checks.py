@@ -370,3 +370,16 @@ def test_a_broker_without_its_database_advises_to_start_it_and_blames_no_pool() 
     assert [one.fix for one in found] == ["Start the database: the broker reads the definitions again by itself."]
     wrong = replace(SOUND, broker=status([], **NODE, problems=("digits: size: 0 is outside 1 to 1000",)))
     assert [one.evidence for one in worst(wrong) if one.check == "pool"] == ["the broker does not run it"]
+
+
+def test_a_broker_that_answers_but_cannot_write_is_not_reported_as_gone() -> None:
+    away = replace(SOUND, database=replace(DATABASE, nodes=(replace(OWN, silent=65.0),)))
+    (found,) = worst(away)
+    assert found.evidence == "the broker of n1 answers, but has written nothing to the database for 65 s"
+    assert "disk" in (found.fix or "")
+
+
+def test_a_small_disk_is_shown_in_its_own_unit() -> None:
+    tiny = replace(ROOM, path="/data", free=2**18, total=24 * 2**20)
+    (found,) = worst(replace(SOUND, runtime=replace(RUNTIME, rooms=(tiny,))))
+    assert found.evidence.startswith("/data: 0.2 MiB free of 24.0")
