@@ -12,12 +12,15 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import fcntl
+import gc
 import importlib
 import io
 import locale
 import os
 import signal
+import socket
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -25,35 +28,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
-from snakepit.workers.runtime.interpreter_settings import (
-    THREAD_WRITES,
-    WRITES,
-    read_settings,
-    read_thread_settings,
-)
+from snakepit.workers.runtime.limits import read_limits, restore_limits
 
 # The functions of `signal` make enums of their answers, which takes up to ten times as long.
 _signal: Any = importlib.import_module("_signal")
 get_handler: Callable[[int], Any] = getattr(_signal, "getsignal", signal.getsignal)
 get_mask: Callable[[int, tuple[()]], set[int]] = getattr(_signal, "pthread_sigmask", signal.pthread_sigmask)
+set_wakeup: Callable[[int], int] = getattr(_signal, "set_wakeup_fd", signal.set_wakeup_fd)
 TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
 STREAMS = (0, 1, 2)
 MARK = 37  # a signal that marks an open file; it is sent only for a file with O_ASYNC, which these have not
 PASS = getattr(os, "O_PATH", os.O_RDONLY)  # a sandbox may refuse to read it
 HIGH = 200  # copies of descriptors get numbers from here on, away from those that a command opens
-UNCHANGED = "unlimited"
-LIMITS = {
-    "Max cpu time": "RLIMIT_CPU",
-    "Max file size": "RLIMIT_FSIZE",
-    "Max data size": "RLIMIT_DATA",
-    "Max stack size": "RLIMIT_STACK",
-    "Max core file size": "RLIMIT_CORE",
-    "Max open files": "RLIMIT_NOFILE",
-    "Max address space": "RLIMIT_AS",
-    "Max processes": "RLIMIT_NPROC",
-}
-
-
 CUT_OFF = "it closed descriptors that the worker needs"
 
 
@@ -98,8 +84,9 @@ class Containment:
         changed = not self._is_unchanged()  # nearly all calls change nothing
         if changed:
             self._restore_all()
-        if "resource" in sys.modules:  # nothing in this package imports it: without it, no limit has changed
-            self._restore_limits()
+        # Nothing in this package imports `resource`: without it, no limit has changed.
+        if "resource" in sys.modules and (lowered := restore_limits(self._limits)):
+            raise Uncontained(f"it lowered the hard limit {lowered}")
         return changed
 
     def _is_unchanged(self) -> bool:
@@ -219,18 +206,6 @@ class Containment:
             if found != value:
                 write(value)
 
-    def _restore_limits(self) -> None:
-        resource: Any = importlib.import_module("resource")
-        for name, (soft, hard) in self._limits.items():
-            number = getattr(resource, name)
-            found = resource.getrlimit(number)
-            if found == (soft, hard):
-                continue
-            try:
-                resource.setrlimit(number, (soft, hard))
-            except (ValueError, OSError):  # a hard limit that was lowered stays so, without a privilege
-                raise Uncontained(f"it lowered the hard limit {name}") from None
-
     def close(self) -> None:
         """Close the copies of descriptors."""
         for descriptor in (*self._copies.values(), self._directory):
@@ -305,17 +280,88 @@ def read_status() -> str:
     return ""
 
 
-def read_limits() -> dict[str, tuple[int, int]]:
-    """The limits of this process as the module `resource` shows them, without its import; none outside of Linux."""
-    found: dict[str, tuple[int, int]] = {}
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/limits").read_text().splitlines():
-            name = LIMITS.get(line[:26].strip())
-            if name:
-                soft, hard = line[26:].split()[:2]
-                found[name] = (_limit(soft), _limit(hard))
+def _switch_gc(enabled: bool) -> None:
+    (gc.enable if enabled else gc.disable)()
+
+
+def _set_stack_size(size: int) -> None:
+    threading.stack_size(size)
+
+
+def _switch_faulthandler(enabled: bool) -> None:
+    if enabled:
+        faulthandler.enable(2)
+    else:
+        faulthandler.disable()
+
+
+def read_settings() -> tuple[Any, ...]:
+    """The interpreter's settings, in the order of WRITES."""
+    return (
+        sys.getrecursionlimit(),
+        sys.gettrace(),
+        sys.getprofile(),
+        socket.getdefaulttimeout(),
+        gc.isenabled(),
+        gc.get_threshold(),
+        sys.excepthook,
+        threading.excepthook,
+        sys.getswitchinterval(),
+        sys.get_int_max_str_digits(),
+        sys.unraisablehook,
+        sys.displayhook,
+        sys.breakpointhook,
+        threading.gettrace(),
+        threading.getprofile(),
+        threading.stack_size(),
+        gc.get_debug(),
+        faulthandler.is_enabled(),
+    )
+
+
+WRITES: tuple[Callable[[Any], None], ...] = (
+    sys.setrecursionlimit,
+    sys.settrace,
+    sys.setprofile,
+    socket.setdefaulttimeout,
+    _switch_gc,
+    lambda thresholds: gc.set_threshold(*thresholds),
+    partial(setattr, sys, "excepthook"),
+    partial(setattr, threading, "excepthook"),
+    sys.setswitchinterval,
+    sys.set_int_max_str_digits,
+    partial(setattr, sys, "unraisablehook"),
+    partial(setattr, sys, "displayhook"),
+    partial(setattr, sys, "breakpointhook"),
+    threading.settrace,
+    threading.setprofile,
+    _set_stack_size,
+    gc.set_debug,
+    _switch_faulthandler,
+)
+
+
+def read_thread_settings() -> tuple[Any, ...]:
+    """The settings that each thread has for itself, in the order of THREAD_WRITES. Call it on the main thread."""
+    return sys.get_asyncgen_hooks(), sys.get_coroutine_origin_tracking_depth(), _wakeup()
+
+
+def _wakeup() -> int:
+    """The descriptor that signals wake, which is -1 nearly always: reading it clears it."""
+    found = set_wakeup(-1)
+    if found >= 0:
+        with contextlib.suppress(OSError, ValueError):  # it is closed, or its number belongs to another file now
+            set_wakeup(found)
     return found
 
 
-def _limit(text: str) -> int:
-    return -1 if text == UNCHANGED else int(text)
+def _set_wakeup(descriptor: int) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        set_wakeup(descriptor)
+
+
+THREAD_WRITES: tuple[Callable[[Any], None], ...] = (
+    lambda hooks: sys.set_asyncgen_hooks(*hooks),
+    sys.set_coroutine_origin_tracking_depth,
+    _set_wakeup,
+)
