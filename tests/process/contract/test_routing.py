@@ -108,7 +108,7 @@ WAYS: dict[str, Callable[[RoutedClient], Any]] = {
     "stream": lambda client: list(client.stream("far", "count", to=6))[-1],
     "events": lambda client: list(client.events("far", "echo", value=5))[-1].value,
     "astream": lambda client: asyncio.run(_last(client))[-1],
-    "listen": lambda client: _heard(client),
+    "listen": lambda client: _answer_of(client),
     "executor": lambda client: client.pool("far").submit("echo", {"value": 5}).result(PATIENCE),
 }
 
@@ -117,7 +117,7 @@ async def _last(client: RoutedClient) -> list[Any]:
     return [chunk async for chunk in client.astream("far", "count", to=6)]
 
 
-def _heard(client: RoutedClient) -> Any:
+def _answer_of(client: RoutedClient) -> Any:
     inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
     call = client.listen("far", "echo", {"value": 5}, inbox.put)
     answer = call.read(inbox.get(timeout=PATIENCE))
