@@ -24,7 +24,7 @@ from snakepit.pools.broker.errors import BadArguments, BadRequest, BrokerError, 
 from snakepit.pools.broker.messages import MAX_AFFINITY
 from snakepit.workers.buffers import ATTACHMENT, LARGEST, LARGEST_INLINE, BufferTooLarge, Outgoing
 from snakepit.workers.memory_file import are_possible
-from snakepit.workers.schema import json_text, kinds, typed
+from snakepit.workers.schema import json_text, kinds, short_arrays, typed
 from snakepit.workers.schema.not_carried import NotCarried, ValueTooLarge
 from snakepit.workers.transport import BUFFERS as BUFFERS_SWITCH
 from snakepit.workers.transport import is_on
@@ -161,6 +161,8 @@ def _encoded(values: Mapping[str, Any], *, plain: bool) -> _Parts:
     """The arguments as text, those that are bytes or a file beside it, and the large parts of all."""
     if not values:
         return (b"" if plain else NO_ARGUMENTS), None, None
+    if not plain and (short := _with_arrays(values)):
+        return short
     try:
         return _encoded_parts(values, plain=plain)
     except BrokerError:
@@ -200,6 +202,18 @@ def _flat(values: Mapping[str, Any], *, plain: bool) -> bytes:
         return b"{%b}" % members.encode() if plain else b'{"@typed":1,%b}' % members.encode()
     except ValueError:  # an integer with too many digits, or a lone surrogate
         return b""
+
+
+def _with_arrays(values: Mapping[str, Any]) -> _Parts | None:
+    """The arguments, if they are arrays of numbers beside texts and numbers; None: they take the general way."""
+    made: list[Outgoing] = []
+    try:
+        text = short_arrays.text_of({typed.NAME: 1, **values}, lambda: _buffers(made)).encode()
+    except ValueError:  # a lone surrogate
+        return None
+    if not text or len(text) > MAX_MESSAGE:
+        return None
+    return text, None, made[0] if made and made[0].is_used else None
 
 
 def _merged(arguments: Mapping[str, Any] | None, more: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -29,7 +29,9 @@ def text_of(value: Any, buffers: Buffers) -> str:
         return ""
     if type(value) is kind:
         return _text(numpy, value, buffers() if callable(buffers) else buffers) if _size(value) else ""
-    if type(value) is not dict or (len(value) == 1 and str(next(iter(value)))[:1] == "$"):
+    if type(value) is not dict or kind not in map(type, value.values()):
+        return ""
+    if len(value) == 1 and str(next(iter(value)))[:1] == "$":
         return ""
     members, room = [], LARGEST_INLINE
     for name, item in value.items():

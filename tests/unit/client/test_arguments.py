@@ -264,3 +264,14 @@ def test_bytes_of_many_kilobytes_go_beside_the_call_as_one_part() -> None:
     assert call.arguments == b'{"@typed":1,"large":{"$bytes":{"$buffer":[64,0,%d]}}}' % len(large)
     assert call.buffers.inline == large
     assert encode("pool", "command", Json(large=large), {}, Options()).attachments == {"large": large}
+
+
+@pytest.mark.parametrize("more", [{}, {"b": "é", "c": 1.5}, {"d": "\ud83d"}, {"e": [1]}, {"f": b"x"}])
+def test_arrays_take_a_shorter_way_to_the_same_call(more: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    np = pytest.importorskip("numpy")
+    values = {"a": np.arange(3000.0), **more}
+    short = call_of(values)
+    monkeypatch.setattr("snakepit.workers.schema.short_arrays.text_of", lambda value, buffers: "")
+    general = call_of(values)
+    assert (short.arguments, short.attachments) == (general.arguments, general.attachments)
+    assert short.buffers.inline == general.buffers.inline
