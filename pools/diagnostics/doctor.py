@@ -38,7 +38,8 @@ def examine(status: Callable[[], BrokerStatus], address: str) -> DoctorReport:
     at, began = time.time(), time.monotonic()
     known = gather(status, address)
     findings = [finding for check in CHECKS for finding in check(known)]
-    return report_of(at, time.monotonic() - began, findings, machine.node_name())
+    node = machine.node_name() if isinstance(known.broker, Unknown) else known.broker.node.name
+    return report_of(at, time.monotonic() - began, findings, node)
 
 
 def gather(status: Callable[[], BrokerStatus], address: str) -> SystemFacts:

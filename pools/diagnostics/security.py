@@ -22,9 +22,16 @@ Known = TypeVar("Known")
 def examine(status: Callable[[], BrokerStatus]) -> DoctorReport:
     """The whole checklist. `status` asks the broker and may raise a BrokerError."""
     at, began = time.time(), time.monotonic()
-    known = gather(status)
+    names: list[str] = []
+
+    def asked() -> BrokerStatus:
+        found = status()
+        names.append(found.node.name)
+        return found
+
+    known = gather(asked)
     findings = [finding for check in CHECKS for finding in check(known)]
-    return report_of(at, time.monotonic() - began, findings, machine.node_name())
+    return report_of(at, time.monotonic() - began, findings, names[0] if names else machine.node_name())
 
 
 def gather(status: Callable[[], BrokerStatus]) -> SecurityFacts:

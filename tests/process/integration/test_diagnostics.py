@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -24,12 +25,14 @@ from snakepit.pools.api import diagnostics as page
 from snakepit.pools.broker.errors import BrokerUnreachable
 from snakepit.pools.cli.main import run
 from snakepit.pools.diagnostics import doctor, interpreters, latest, machine, services
+from snakepit.pools.diagnostics import security as protection
 from snakepit.pools.diagnostics.facts import Unknown
 from snakepit.pools.diagnostics.finding import DoctorReport, Finding, FindingStatus, report_of
 from snakepit.pools.jobs.bounded_thread import BoundedThread
 from snakepit.pools.models import ApiKey, Job, Node, Pool
 from tests.process.integration.conftest import ADAPTERS
 from tests.process.integration.fakes import FakeClient
+from tests.statuses import status
 
 ROOT = Path(__file__).parents[3]
 
@@ -290,6 +293,27 @@ def test_an_examination_of_a_site_without_a_broker_finds_that_and_judges_the_res
     assert "no Python 3.11t is on this node" in found["interpreter", "old"].evidence
     assert found["adapter", "old"].status == FindingStatus.SKIPPED
     assert not report.healthy
+
+
+@pytest.mark.parametrize("security", [False, True])
+def test_a_report_has_the_name_of_the_broker_or_of_the_settings(
+    monkeypatch: pytest.MonkeyPatch, settings: Any, security: bool
+) -> None:
+    module: Any = protection if security else doctor
+    monkeypatch.setattr(module, "CHECKS", ())
+    monkeypatch.setattr(module, "gather", lambda ask, *_: SimpleNamespace(broker=ask()))
+
+    def examined(ask: Any) -> str:
+        return str((module.examine(ask) if security else module.examine(ask, "")).node)
+
+    settings.SNAKEPIT = {"NODE_NAME": "web-1"}
+    conf.forget()
+    assert examined(lambda: status([], name="gpu-1")) == "gpu-1"
+    monkeypatch.setattr(module, "gather", lambda *_: SimpleNamespace(broker=Unknown("away")))
+    assert examined(away) == "web-1"
+    settings.SNAKEPIT = {"POOL": {}}
+    conf.forget()
+    assert examined(away) == socket.gethostname()
 
 
 def test_wrong_settings_are_reported_and_nothing_else_is_examined(settings: Any) -> None:
