@@ -678,6 +678,12 @@ class Meddler(Adapter):
     def pid(self) -> int:
         return os.getpid()
 
+    @command
+    def objects(self) -> int:
+        """How many objects the collector tracks."""
+        gc.collect()
+        return len(gc.get_objects())
+
     def teardown(self) -> None:
         if hasattr(self, "child"):
             self.child.kill()

@@ -176,6 +176,20 @@ async def privileged(link: Any, process: Any) -> bool:
         return False
 
 
+def test_a_command_that_only_raises_leaves_nothing_behind(meddler: Any) -> None:
+    async def around(link: Any) -> Any:
+        counts = []
+        for calls in (20, 200):  # the first ones fill caches, such as the source lines of a traceback
+            for _ in range(calls):
+                await link.assign("change", {"what": "nothing"})
+                assert (await link.next("failure")).failure.type == "KeyError"
+            counts.append(await link.result("objects"))
+        return counts
+
+    before, after = meddler(around)
+    assert after - before < 100, "not one object for each call"
+
+
 def test_a_worker_with_a_low_limit_of_open_files_is_contained_too() -> None:
     code = (
         "import resource, sys\n"
