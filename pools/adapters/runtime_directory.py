@@ -174,7 +174,7 @@ class RuntimeDirectory:
                 self._write("instance", json.dumps(self._identity()))
             if not (self.path / "token").exists():
                 self._write("token", self.token)
-            return self._is_held()
+            return self._has_lock()
         except RuntimeDirectoryError:  # another broker was quicker
             return False
         except OSError:  # a full disk: the next call may succeed
@@ -186,7 +186,7 @@ class RuntimeDirectory:
         self._lock = fresh
         self._take_lock()
 
-    def _is_held(self) -> bool:
+    def _has_lock(self) -> bool:
         """Whether the lock that this broker holds is the one in its directory."""
         with contextlib.suppress(OSError):
             return os.path.samestat(os.stat(self.path / "lock"), os.fstat(self._lock))
@@ -196,7 +196,7 @@ class RuntimeDirectory:
         """Remove the broker's files and release the lock. Safe to call twice."""
         if self._lock < 0:
             return
-        if self._is_held():  # else they are those of another broker by now
+        if self._has_lock():  # else they are those of another broker by now
             self._remove_files()
         os.close(self._lock)
         self._lock = -1

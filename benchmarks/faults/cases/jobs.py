@@ -116,8 +116,8 @@ class Batches:
 
 def freeze_celery_worker(here: Site) -> None:
     """Stop the one that has jobs until their leases are over and others run them; then let it go on."""
-    held = here.until(lambda: here.rows("select claimed_by from snakepit_job where state = 'running'"), "a running job")
-    pids = {int(row["claimed_by"].split(":")[1]) for row in held}
+    rows = here.until(lambda: here.rows("select claimed_by from snakepit_job where state = 'running'"), "a running job")
+    pids = {int(row["claimed_by"].split(":")[1]) for row in rows}
     both = [here.services[name].process.pid for name in ("w1", "w2")]
     _frozen(here, here.random.choice([pid for pid in both if pid in pids] or both), FROZEN)
 
