@@ -53,6 +53,11 @@ def moment(option: str, text: str) -> Any:
     return found
 
 
+def moments(**given: str) -> dict[str, Any]:
+    """The times of a submission by the names of its options."""
+    return {name: moment(f"--{name.replace('_', '-')}", text) for name, text in given.items()}
+
+
 def query(since: str = "", until: str = "", **filters: str) -> Any:
     """The JobQuery of the filters of a command line. It needs a started Django."""
     from snakepit.pools.jobs.listing import JobQuery

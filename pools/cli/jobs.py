@@ -106,14 +106,12 @@ def submit(
     """
     with report_errors(as_json):
         options: dict[str, Any] = {
-            "priority": priority, "run_after": job_selection.moment("--run-after", run_after),
-            "expires": job_selection.moment("--expires", expires), "tags": tag or [], "timeout": timeout,
-            "depends_on": [_find(one).pk for one in after or ()], "on_failure": on_failure, "retry": retry,
-            "deadline": job_selection.moment("--deadline", deadline), "max_attempts": max_attempts,
-            "backoff": backoff, "retention": retention,
+            **job_selection.moments(run_after=run_after, expires=expires, deadline=deadline), "priority": priority,
+            "depends_on": [_find(one).pk for one in after or ()], "on_failure": on_failure, "retention": retention,
+            "retry": retry, "tags": tag or [], "timeout": timeout, "max_attempts": max_attempts, "backoff": backoff,
         }  # fmt: skip
-        same: dict[str, Any] = {"unique": unique, "unique_period": unique_period}
-        same |= {"unique_by": unique_by or None, "unique_states": unique_state or None}
+        names, states = unique_by or None, unique_state or None
+        same = {"unique": unique, "unique_period": unique_period, "unique_by": names, "unique_states": states}
         if file:
             if wait or arguments != "{}":
                 raise UsageError("--file takes neither ARGUMENTS nor --wait: its lines are the arguments")

@@ -116,8 +116,10 @@ class Batches:
 
 def freeze_celery_worker(here: Site) -> None:
     """Stop the one that has jobs until their leases are over and others run them; then let it go on."""
-    rows = here.until(lambda: here.rows("select claimed_by from snakepit_job where state = 'running'"), "a running job")
-    pids = {int(row["claimed_by"].split(":")[1]) for row in rows}
+    claimed = here.until(
+        lambda: here.rows("select claimed_by from snakepit_job where state = 'running'"), "a running job"
+    )
+    pids = {int(row["claimed_by"].split(":")[1]) for row in claimed}
     both = [here.services[name].process.pid for name in ("w1", "w2")]
     _frozen(here, here.random.choice([pid for pid in both if pid in pids] or both), FROZEN)
 
@@ -171,11 +173,11 @@ def check_accepted(here: Site, sent: Batches) -> None:
         tries[str(one["job_id"])].append(one)
     for key, row in rows.items():
         outcomes = [one["outcome"] for one in tries[key]]
-        story = f"{key} {row['state']} {outcomes}"
-        assert row["state"] in ("succeeded", "lost", "quarantined"), story
-        assert row["state"] != "lost" or row["failures"] == row["max_attempts"], story
-        assert [one["number"] for one in tries[key]] == list(range(1, row["attempts"] + 1)), story
-        assert outcomes.count("succeeded") == (row["state"] == "succeeded"), story
+        shown = f"{key} {row['state']} {outcomes}"
+        assert row["state"] in ("succeeded", "lost", "quarantined"), shown
+        assert row["state"] != "lost" or row["failures"] == row["max_attempts"], shown
+        assert [one["number"] for one in tries[key]] == list(range(1, row["attempts"] + 1)), shown
+        assert outcomes.count("succeeded") == (row["state"] == "succeeded"), shown
 
 
 def check_runs(here: Site, sent: Batches) -> None:
