@@ -121,6 +121,7 @@ CACHES = {"default": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}}
     "APPEND_SLASH off, DEBUG on, sessions in the database's cache": """
 APPEND_SLASH, DEBUG = False, True
 SESSION_ENGINE = "django.contrib.sessions.backends.cached_db"
+MIDDLEWARE.append("django.contrib.auth.middleware.LoginRequiredMiddleware")
 """,
     "FORCE_SCRIPT_NAME, sessions in cookies": """
 FORCE_SCRIPT_NAME = "/tools"
