@@ -6,6 +6,7 @@ from benchmarks.faults.cases import (
     buffers,
     calls,
     clock,
+    cron,
     drain,
     freezes,
     frozen_jobs,
@@ -17,5 +18,5 @@ from benchmarks.faults.cases import (
     soak,
 )
 
-MODULES = (kill_storm, calls, buffers, freezes, frozen_jobs, jobs, malformed, clock, services, drain, rest, soak)
+MODULES = (kill_storm, calls, buffers, freezes, frozen_jobs, jobs, malformed, clock, cron, services, drain, rest, soak)
 FAULTS = {fault.name: fault for module in MODULES for fault in module.FAULTS}
