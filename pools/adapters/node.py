@@ -19,10 +19,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from grpclib.server import Server
+
 from snakepit.pools.adapters.grpc.buffer_intake import BufferIntake, open_intake
 from snakepit.pools.adapters.grpc.link import GrpcLinker
 from snakepit.pools.adapters.grpc.service import make_server
-from snakepit.pools.adapters.network.listener import NO_LISTENER, ListenConfig, ListenError
+from snakepit.pools.adapters.network.listener import NO_LISTENER, ListenConfig, Listener, ListenError
 from snakepit.pools.adapters.network.serving import make_listener
 from snakepit.pools.adapters.processes.hiding import hide
 from snakepit.pools.adapters.processes.launcher import LaunchSettings, ProcessLauncher
@@ -165,11 +167,7 @@ class BrokerProcess:
         urgent.cancel()
         watch.cancel()
         self._check(broker, orphans, reaper)  # no worker is left, so all orphans end now
-        listener.close()
-        server.close()
-        # From Python 3.12 on this waits until every client has disconnected, which may be never.
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(server.wait_closed(), CLOSE_SECONDS)
+        await close(broker, server, listener)
 
     def _facts(self) -> NodeFacts:
         config, runtime = self.config, self.runtime
@@ -216,6 +214,20 @@ class BrokerProcess:
         if killed:
             message = f"{killed} processes that outlived their worker were ended"
             broker.emit(Event(Kind.ORPHANS_REAPED, reason="orphan", message=message, level="warning"))
+
+
+async def close(broker: Broker, server: Server, listener: Listener) -> None:
+    """Close both servers after the end of the sessions, which tells clients that their last calls did not start."""
+    listener.stop_accepting()
+    server.close()
+    leaving = [task for session in tuple(broker.open_sessions) if (task := session.leave())]
+    # From Python 3.12 on `wait_closed` waits until every client has disconnected, which may be never.
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(CLOSE_SECONDS):
+            if leaving:
+                await asyncio.wait(leaving)
+            await server.wait_closed()
+    listener.close()
 
 
 @contextlib.contextmanager

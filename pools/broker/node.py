@@ -6,7 +6,9 @@ serving ─▶ drained ─▶ serving       an operator's order, in memory: a re
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 from snakepit.pools.broker import errors
 
@@ -33,6 +35,14 @@ class Drain:
     since: float  # seconds since the epoch
     actor: str
     reason: str
+
+
+class ClientSession(Protocol):
+    """An open session of a client."""
+
+    def leave(self) -> asyncio.Task[Any] | None:
+        """End the session when the broker has stopped; return the task that does so."""
+        ...
 
 
 class NodeState:

@@ -25,6 +25,7 @@ from snakepit.pools.broker.errors import (
     BrokerError,
     BrokerUnreachable,
     DeadlineExceeded,
+    ShuttingDown,
     Unauthenticated,
     from_code,
 )
@@ -99,6 +100,8 @@ class Connection:
         if not self._ending:
             await self._stream.end()
         await self._stream.recv_trailing_metadata()
+        if reason := self._read_reason():
+            raise reason
 
     async def half_close(self) -> None:
         """End the client's side of the session; the broker then ends its own, and `listen` returns."""
@@ -139,7 +142,22 @@ class Connection:
 
     def typed(self, error: BaseException, trailers: Mapping[str, Any] | None = None) -> BrokerError:
         """As the function, with the reason of the connection's end where that is known."""
-        return (self._end(error) if is_of_connection(error) else None) or typed(error, self.target, trailers)
+        reason: BrokerError | None = None
+        if is_of_connection(error):
+            reason = self.reason_of_end() or self._end(error)
+        return reason or typed(error, self.target, trailers)
+
+    def reason_of_end(self) -> ShuttingDown | None:
+        """What became of the calls without a reply, if the broker sent that before the connection broke."""
+        # grpclib's public API may have dropped replies that came with the end.
+        return self._read_reason() if self.writes_now else None
+
+    def _read_reason(self) -> ShuttingDown | None:
+        trailers = received_metadata(self._stream)
+        if trailers.get("snakepit-code") != ShuttingDown.code:
+            return None
+        self.reply_socket.read_waiting()  # the results that came before
+        return ShuttingDown(outcome=str(trailers.get("snakepit-outcome", "")))
 
     def close(self) -> None:
         self._channel.close()
@@ -165,6 +183,10 @@ async def connect(
             connection = Connection(target, channel, stream, token, reply_socket, on_message)
             try:
                 await use(connection)
+            except ENDED as error:
+                if left := connection.reason_of_end():
+                    raise left from error
+                raise
             finally:
                 connection.parts.close()
     except ENDED as error:

@@ -22,7 +22,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError, Message
 
-from snakepit.pools.broker.errors import NOT_STARTED, UNKNOWN, BrokerError, BrokerUnreachable
+from snakepit.pools.broker.errors import NOT_STARTED, UNKNOWN, BrokerError, BrokerUnreachable, ShuttingDown
 from snakepit.pools.client import loop_thread as background
 from snakepit.pools.client import stand_in
 from snakepit.pools.client.address import Target
@@ -33,6 +33,7 @@ from snakepit.pools.client.loop_thread import FORKED, LoopThread, run_short_step
 from snakepit.pools.client.protocol import Pending
 from snakepit.pools.wire.broker_pb2 import Cancel, Credit, Replies, Request
 from snakepit.workers.transport import LOOP_OWNER, is_on
+from snakepit.workers.transport.message_stream import SETTLE_TURNS
 
 LAST_REPLIES = frozenset({"result", "error"})
 CLOSED = "The connection to the broker was closed by this process."
@@ -222,7 +223,8 @@ class Session:
             return  # sent once the session is open, by the writer, or never
         try:
             if self._proven and connection.hung_up():
-                self._lose(BrokerUnreachable(f"The broker at {self.target} closed the connection."))
+                self._writer = self.loop.create_task(self._read_end(connection))
+                self._writer.add_done_callback(self._ended)
                 return
             rest = b""
             while self._outbox and not rest and connection.writes_now:
@@ -235,6 +237,13 @@ class Session:
             self._lose(connection.typed(error))
             if not is_of_connection(error) and threading.current_thread() is not self.loop_thread.thread:
                 raise  # of a signal handler: the waiter gets it
+
+    async def _read_end(self, connection: Connection) -> None:
+        """Let the loop read what the broker sent before it closed the connection: results, and perhaps the reason."""
+        for _ in range(SETTLE_TURNS):
+            await asyncio.sleep(0)
+        self._writer = None
+        self._lose(connection.typed(ConnectionResetError("the broker closed it")))
 
     async def _write(self, connection: Connection, rest: bytes) -> None:
         """Send as the broker makes room; what comes meanwhile waits in the outbox."""
@@ -292,7 +301,7 @@ class Session:
         self.lost = reason
         _drop(self)
         serves = self._proven and self._leaving is None and not self.loop_thread.retired
-        if hand_over and serves and isinstance(reason, BrokerUnreachable):
+        if hand_over and serves and isinstance(reason, BrokerUnreachable | ShuttingDown):
             self._hand_over()
         if (torn := self._delivering) is not None:
             torn.fail(copy_of(reason, UNKNOWN))

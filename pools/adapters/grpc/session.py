@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from grpclib.exceptions import GRPCError
 
 from snakepit.pools.adapters.grpc import MAX_MESSAGE
 from snakepit.pools.adapters.grpc.buffer_intake import BufferCount, BufferIntake
+from snakepit.pools.adapters.grpc.error_replies import end_in_order, error_message
 from snakepit.pools.adapters.grpc.large_call import LargeCalls
 from snakepit.pools.adapters.grpc.peer import FollowedRights
 from snakepit.pools.adapters.runtime_directory import REPLY_SOCKET
@@ -39,7 +39,7 @@ NO_HANDLE = CallHandle(None, 0)  # of a call that is being submitted
 TAKES, CALLS = "snakepit-takes", "calls"  # initial metadata: a client may send Calls
 REPLY_SOCKET_NAME = "snakepit-reply-socket"  # initial metadata: a socket beside the broker's that takes Deliveries
 REPORT_GRACE = 0.25  # seconds for the worker's report of a delivered result after the client disconnects
-MAX_DETAILS = 64 * 1024  # characters of an error's details
+LEAVE_GRACE = 0.25  # seconds for a client to read its last replies when the broker stops
 
 
 def timing_of(timing: Timing) -> pb.Timing:
@@ -87,18 +87,6 @@ def request_of(call: Any, arguments: bytes, credit: int, credit_bytes: int = 0) 
     )
 
 
-def error_message(error: errors.BrokerError, timing: Timing) -> pb.Error:
-    details = json.dumps(error.details, default=str) if error.details else ""
-    return pb.Error(
-        code=error.code,
-        message=utf8(error.message),
-        outcome=error.outcome,
-        details=details if len(details) <= MAX_DETAILS else "",
-        retry_after=error.retry_after,
-        timing=timing_of(timing),
-    )
-
-
 def requests_of(calls: pb.Calls, buffer_socket: str = "") -> list[Request]:
     """Checked Requests; raises BadRequest naming the field."""
     if len(calls.refs) != len(calls.arguments):
@@ -143,8 +131,8 @@ class ClientSession:
         """Serve until the client ends the stream; then cancel the calls that it still waits for."""
         self._reply_socket = self._find_reply_socket()
         await self._stream.send_initial_metadata(metadata={TAKES: CALLS})
-        self._broker.sessions += 1
         self._task = asyncio.current_task()
+        self._broker.open_sessions.add(self)
         try:
             self._messages = MessageStream(
                 self._stream, pb.Replies, self._receive, MAX_MESSAGE, LargeCalls(self._broker, self._take, self._refuse)
@@ -156,11 +144,14 @@ class ClientSession:
             raise GRPCError(Status.INVALID_ARGUMENT, str(error)) from error
         except asyncio.CancelledError:
             if not self._overrun:
-                raise
+                if not self._broker.node.stopping:
+                    raise
+                await self._take_leave()
+                return
             message = f"more than {OVERRUN * MAX_WAITING} bytes of answers waited to be read by this client"
             raise GRPCError(Status.RESOURCE_EXHAUSTED, message) from None
         finally:
-            self._broker.sessions -= 1
+            self._broker.open_sessions.discard(self)
             self.batch.close()  # a client that closes its session must not read that it cancelled its calls
             for ref, handle in tuple(self._handles.items()):
                 if ref in self._direct:  # a client that disconnects after it read its result has not cancelled the call
@@ -172,6 +163,22 @@ class ClientSession:
             if self._reply_socket:  # a client that was killed has not removed it
                 with contextlib.suppress(OSError):
                     os.unlink(self._reply_socket)
+
+    def leave(self) -> asyncio.Task[Any] | None:
+        if self._task is not None:
+            self._task.cancel()
+        return self._task
+
+    async def _take_leave(self) -> None:
+        """Answer the calls that arrive too late by the end of the session: no pool is left that could run them."""
+        if self._messages is None:
+            return
+        self.batch.close()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._messages.drained(), LEAVE_GRACE)
+        # A client that does not read its last replies cannot tell which of its calls have run.
+        outcome = errors.UNKNOWN if self._messages.waiting or self._handles else errors.NOT_STARTED
+        await end_in_order(self._stream, errors.ShuttingDown(outcome=outcome))
 
     def _find_reply_socket(self) -> str:
         """Return the path of the client's reply socket, empty if it has none. It sends a name and never a path."""
@@ -278,7 +285,7 @@ class ClientSession:
             handle.cancel()
 
     def _refuse(self, ref: int, error: errors.BrokerError) -> None:
-        self.send(pb.Reply(ref=ref, error=error_message(error, Timing())))
+        self.send(pb.Reply(ref=ref, error=error_message(error, pb.Timing())))
 
     def over(self, ref: int) -> None:
         self._handles.pop(ref, None)
@@ -363,7 +370,7 @@ class _Reply:
     def failed(self, error: errors.BrokerError, timing: Timing) -> None:
         self.over = True
         self._session.over(self.ref)
-        message = error_message(error, timing)
+        message = error_message(error, timing_of(timing))
         self._session.send(pb.Reply(ref=self.ref, error=message), message.ByteSize())
 
     def chunk(self, payload: Payload) -> None:

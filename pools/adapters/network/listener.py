@@ -243,12 +243,16 @@ class Listener:
             for one in self._sockets
         )
 
-    def close(self) -> None:
-        """Stop accepting and close every connection."""
+    def stop_accepting(self) -> None:
+        """Take no more connections; those that are open stay."""
         for task in self._tasks:
             task.cancel()
         for one in self._sockets:
             one.close()
+
+    def close(self) -> None:
+        """Stop accepting and close every connection."""
+        self.stop_accepting()
         for connection in tuple(self._connections):
             with contextlib.suppress(Exception):
                 connection.transport.close()

@@ -1,7 +1,8 @@
 """A broker of one pool, for tests of the client: a real grpclib server on a real Unix socket, in a thread of its own.
 
 Its commands: `echo`, `slow` (until released), `count` (a stream that honours credits), `noisy` (progress and log
-lines), `fail`, `raw` (bytes), `drop` (the connection breaks), `mute` (never answers), `quit` (ends the session).
+lines), `fail`, `raw` (bytes), `drop` (the connection breaks), `mute` (never answers), `quit` (ends the session),
+`stop` (ends it as a broker that has stopped).
 """
 
 from __future__ import annotations
@@ -196,6 +197,16 @@ class Session:
 
     async def do_drop(self, run: Run) -> None:
         self.stream._stream._transport.abort()
+
+    async def do_stop(self, run: Run) -> None:
+        """End the session as a broker that has stopped: the `slow` calls have their results, the others never ran."""
+        self.broker.released.set()
+        slow = [one.task for one in self.runs.values() if one.call.command == "slow" and one.task is not None]
+        await asyncio.gather(*slow)
+        while not self.outbox.empty():
+            await asyncio.sleep(0)
+        metadata = {"snakepit-code": "shutting_down", "snakepit-outcome": run.arguments["outcome"]}
+        await self.stream.send_trailing_metadata(metadata=metadata)
 
     async def do_quit(self, run: Run) -> None:
         await self.stream.send_trailing_metadata(status=Status.UNAVAILABLE, status_message="going away")

@@ -34,6 +34,7 @@ from snakepit.pools.broker.errors import (
     CommandUnknown,
     DeadlineExceeded,
     PoolUnknown,
+    ShuttingDown,
     Unauthenticated,
 )
 from snakepit.pools.broker.status import SweepResult, as_json
@@ -298,6 +299,22 @@ def test_a_restarted_broker_is_found_with_its_new_token(tmp_path: Path) -> None:
         finally:
             client.close()
             second.stop()
+
+
+@over_a_socket
+@pytest.mark.parametrize("outcome", ["not_started", "unknown"])
+def test_the_end_of_a_stopped_broker_says_what_became_of_the_last_calls(
+    broker: FakeBroker, client: Client, outcome: str
+) -> None:
+    ran, late = client.submit(POOL, "slow", value=1), client.submit(POOL, "mute")
+    assert broker.running.wait(20)
+    with pytest.raises(ShuttingDown) as last:
+        client.call(POOL, "stop", outcome=outcome)
+    assert last.value.outcome == outcome
+    assert ran.result(20) == 1
+    with pytest.raises(ShuttingDown) as missed:
+        late.result(20)
+    assert missed.value.outcome == outcome
 
 
 def test_a_call_that_meets_a_closed_connection_goes_to_the_new_broker(tmp_path: Path) -> None:

@@ -541,6 +541,21 @@ async def test_a_session_that_floods_and_never_reads_is_ended_and_others_are_ser
     assert await served.echo("still here") == "still here"
 
 
+async def test_a_stopped_broker_ends_sessions_with_what_became_of_their_last_calls(served: Served) -> None:
+    async with BrokerStub(served.channel).Session.open(metadata=served.metadata) as stream:
+        await stream.send_message(pb.Requests())
+        await served.until(lambda: served.broker.sessions == 1)
+        await served.broker.stop(grace=0.0)
+        for session in tuple(served.broker.open_sessions):
+            session.leave()
+        assert await stream.recv_message() is None
+        await stream.end()
+        await stream.recv_trailing_metadata()
+    ended = dict(stream.trailing_metadata)
+    assert (ended["snakepit-code"], ended["snakepit-outcome"]) == ("shutting_down", "not_started")
+    assert served.broker.sessions == 0
+
+
 async def test_a_session_that_promises_room_for_chunks_and_does_not_read_them_is_ended(
     served: Served, small: list[int]
 ) -> None:
