@@ -187,19 +187,21 @@ class Up:
         """The programs in the order of their start; they stop in reverse order."""
         python = [sys.executable, "-m"]
         reload = ["--reload"] if self.reload else []
+        # Each thread of a request or a job gets an arena of glibc otherwise, whose free memory stays with the process.
+        arenas = {"MALLOC_ARENA_MAX": os.environ.get("MALLOC_ARENA_MAX", "2")}
         yield Program("broker", [*python, "snakepit.pools.cli", "broker", *reload], patience=1.5)
         if self.celery:
             celery = [*python, "celery", "--quiet", "-A", self.project.celery]
             level = ["--loglevel", self.log_level]
             worker = ["worker", "--pool", "threads", "--concurrency", "4", "-n", f"snakepit-{self.port}@%h", *level]
-            yield Program("celery", [*celery, *worker], patience=1.0, urgent=signal.SIGQUIT)
+            yield Program("celery", [*celery, *worker], arenas, patience=1.0, urgent=signal.SIGQUIT)
             # Not `worker -B`: it forks beat, which would go on after a SIGKILL of the worker.
             schedule = ["beat", "--pidfile=", "-s", str(self.state / "beat-schedule"), *level]
             yield Program("beat", [*celery, *schedule], patience=0.5)
         if self.web:
             command = [*python, *self._web_server()]
             token = {"SNAKEPIT_DEMO_TOKEN": self.secrets.login_token} if self.secrets else {}
-            yield Program("web", command, token, patience=2.0, urgent=signal.SIGINT)
+            yield Program("web", command, arenas | token, patience=2.0, urgent=signal.SIGINT)
 
     def _web_server(self) -> list[str]:
         if not installed("uvicorn"):
