@@ -13,7 +13,7 @@ from snakepit.pools.broker import errors
 from snakepit.pools.broker.events import Event, Kind
 from snakepit.pools.broker.handle import CallHandle, CountedReply
 from snakepit.pools.broker.messages import Reply, Request, Timing
-from snakepit.pools.broker.node import ClientSession, NodeFacts, NodeState
+from snakepit.pools.broker.node import NodeFacts, NodeState, OpenSession
 from snakepit.pools.broker.node_status import ListenerStatus
 from snakepit.pools.broker.pool.preview import forecast
 from snakepit.pools.broker.ports import Definition, Loaded, Ports, Template
@@ -47,7 +47,7 @@ class Broker:
         self.facts = facts
         self.ports = ports
         self.runners: dict[str, Runner] = {}
-        self.open_sessions: set[ClientSession] = set()
+        self.open_sessions: set[OpenSession] = set()
         self.listeners: Callable[[], tuple[ListenerStatus, ...]] = tuple  # of the network; set once it listens
         self.quotas = Quotas()
         self.node = NodeState(facts, ports.clock.wall())

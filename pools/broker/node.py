@@ -37,7 +37,7 @@ class Drain:
     reason: str
 
 
-class ClientSession(Protocol):
+class OpenSession(Protocol):
     """An open session of a client."""
 
     def leave(self) -> asyncio.Task[Any] | None:

@@ -11,6 +11,7 @@ import shlex
 import signal
 import subprocess
 import tempfile
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -123,9 +124,14 @@ def up(project: Project, port: int) -> Iterator[str]:
 
 
 def get(port: int, path: str) -> str:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=60) as answer:
-        text: str = answer.read().decode()
-        return text
+    try:
+        asked = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers={"Accept": "text/plain, */*;q=0.1"})
+        with urllib.request.urlopen(asked, timeout=60) as answer:
+            text: str = answer.read().decode()
+            return text
+    except urllib.error.HTTPError as refused:  # with the traceback that the page of an error has
+        refused.add_note(refused.read().decode()[:8_000])
+        raise
 
 
 def expected(note: str) -> str:

@@ -70,7 +70,7 @@ def test_the_web_server_is_stopped_first_and_the_broker_last(tmp_path: Path) -> 
     web = list(up.programs())[-1]
     assert "--timeout-graceful-shutdown 2" in " ".join(web.command)
     assert "--no-proxy-headers" in web.command, "uvicorn would believe each process of this host"
-    assert web.environment == {"SNAKEPIT_DEMO_TOKEN": "login"}
+    assert web.environment["SNAKEPIT_DEMO_TOKEN"] == "login"
     assert sum(program.patience for program in up.programs()) <= 5.0
     bare = prepared(tmp_path, web=False, celery=False)
     assert [program.name for program in bare.programs()] == ["broker"]
