@@ -24,6 +24,7 @@ import typer
 
 from snakepit.pools.adapters.processes.hiding import hide
 from snakepit.pools.broker.errors import BrokerError
+from snakepit.pools.broker.status import NOT_READ
 from snakepit.pools.cli import demo as demo_parts
 from snakepit.pools.cli import host_project
 from snakepit.pools.cli import transport as transports
@@ -241,8 +242,11 @@ class Up:
             status = connect(self.address, connect_timeout=0.05).status()
         except BrokerError:
             return False
-        # A project without pools is ready without workers.
-        return not status.pools or any(worker.state == "ready" for worker in status.workers)
+        if status.pools:
+            return any(worker.state == "ready" for worker in status.workers)
+        # A project without pools is ready without workers. One whose database was locked by the start of the other
+        # programs has its pools a moment later.
+        return not any(problem.startswith(NOT_READ) for problem in status.node.problems)
 
     def _web_is_ready(self) -> bool:
         connection = http.client.HTTPConnection(EVERYWHERE.get(self.host, self.host), self.port, timeout=2)

@@ -118,6 +118,7 @@ def up(project: Project, port: int) -> Iterator[str]:
         started.send_signal(signal.SIGINT)
         try:
             rest, _ = started.communicate(timeout=PATIENCE)
+            print(rest)  # for a test that fails
         finally:
             started.kill()
     assert started.returncode == 0, rest

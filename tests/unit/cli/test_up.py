@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -111,3 +112,24 @@ def test_without_a_web_server_no_url_is_shown(tmp_path: Path) -> None:
 
 def test_lines_to_copy_are_one_line_each() -> None:
     assert all("\n" not in line for line in lines(Demo("key", "token"), "http://127.0.0.1:8000", "/run/broker.sock"))
+
+
+@pytest.mark.parametrize(
+    ("pools", "states", "problems", "ready"),
+    [
+        (("digits",), ("starting",), (), False),
+        (("digits",), ("starting", "ready"), (), True),
+        ((), (), (), True),
+        ((), (), ("digits: no such adapter",), True),
+        ((), (), ("the definitions cannot be read: database is locked",), False),
+    ],
+)
+def test_it_is_ready_with_a_worker_or_without_a_pool_once_the_definitions_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    pools: tuple[str, ...], states: tuple[str, ...], problems: tuple[str, ...], ready: bool,
+) -> None:  # fmt: skip
+    workers = [SimpleNamespace(state=state) for state in states]
+    status = SimpleNamespace(pools=pools, workers=workers, node=SimpleNamespace(problems=problems))
+    client = SimpleNamespace(status=lambda: status)
+    monkeypatch.setattr("snakepit.pools.cli.up.connect", lambda address, **options: client)
+    assert prepared(tmp_path)._worker_is_ready() is ready
