@@ -217,7 +217,7 @@ class BrokerProcess:
 
 
 async def close(broker: Broker, server: Server, listener: Listener) -> None:
-    """Close both servers after the end of the sessions, which tells clients that their last calls did not start."""
+    """End the sessions, each with the outcome of its last calls; then close both servers."""
     listener.stop_accepting()
     server.close()
     leaving = [task for session in tuple(broker.open_sessions) if (task := session.leave())]

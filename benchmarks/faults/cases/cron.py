@@ -34,7 +34,7 @@ def zone_file(forward: int, back: int) -> bytes:
 
 def cron_in_a_changed_zone(seconds: float) -> Findings:
     """Its time is that of the clock changes, whatever is given."""
-    from tests.process.acceptance.test_jobs import Stand, stand
+    from tests.process.acceptance.test_jobs import stand
 
     found = Findings()
     forward = (int(time.time()) // 60 + 1 + BEFORE) * 60
@@ -42,9 +42,6 @@ def cron_in_a_changed_zone(seconds: float) -> Findings:
     first = datetime.fromtimestamp(forward, UTC)
     walls = [first + timedelta(minutes=number) for number in range(-1, BETWEEN + AFTER - 1)]
     fixed = {f"at-{wall:%H-%M}": f"{wall.minute} {wall.hour} * * *" for wall in walls}
-
-    def add(here: Stand, name: str, cron: str) -> None:
-        here.ask("schedule", name=name, command="echo", arguments={"value": name}, cron=cron, time_zone=ZONE)
 
     with tempfile.TemporaryDirectory(prefix="snakepit-cron-") as home, services.postgres() as database:
         file = Path(home, "zones", ZONE)
@@ -57,7 +54,7 @@ def cron_in_a_changed_zone(seconds: float) -> Findings:
             stand(Path(home), transport, database) as here,
         ):
             for name, cron in (*fixed.items(), ("every", "* * * * *")):
-                add(here, name, cron)
+                here.ask("schedule", name=name, command="echo", arguments={"value": name}, cron=cron, time_zone=ZONE)
             here.worker()
             for number in (1, 2):
                 here.start(f"beat{number}", "beat", "--pidfile=", "--schedule", f"{home}/schedule{number}")
