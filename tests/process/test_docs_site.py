@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.timeout(300)  # one build takes ten seconds on an idle machine
-
 ROOT = Path(__file__).resolve().parents[2]
 LOADED = re.compile(
     r"""<(?:script|img|source|iframe|video)\b[^>]*?\b(?:src|srcset)=["']([^"']+)|"""

@@ -45,7 +45,6 @@ def of_run(token: str, directory: str, pid: int) -> dict[int, str]:
     return found
 
 
-@pytest.mark.timeout(240)
 @pytest.mark.postgres
 @pytest.mark.browser
 @pytest.mark.skipif(not LINUX, reason="the guardian needs /proc and pidfds")

@@ -14,8 +14,6 @@ import pytest
 from snakepit.pools.broker import errors
 from tests.brokers import RunningBroker, broker
 
-pytestmark = pytest.mark.timeout(240)
-
 POOL = {"adapter": "batching", "size": 1, "death_budget": 100, "queue_timeout": 120.0, "call_timeout": 120.0}
 
 

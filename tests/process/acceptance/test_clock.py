@@ -20,7 +20,6 @@ LIBRARIES = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.chaos,
-    pytest.mark.timeout(240),
 ]
 
 

@@ -16,8 +16,6 @@ from snakepit.pools.broker import errors
 from snakepit.pools.broker.status import PoolStatus
 from tests.brokers import RunningBroker, broker
 
-pytestmark = pytest.mark.timeout(240)
-
 
 @pytest.fixture(scope="module")
 def answers() -> list[int]:

@@ -13,8 +13,6 @@ import pytest
 from tests.brokers import ROOT
 from tests.process.acceptance.test_host_project import Project, own_environment
 
-pytestmark = pytest.mark.timeout(300)
-
 NATIVE = importlib.util.find_spec("django.tasks") is not None
 PACKAGE = "django.tasks" if NATIVE else "django_tasks"
 SETTINGS = """

@@ -20,7 +20,7 @@ from tests.brokers import ROOT
 from tests.process.acceptance.test_operator import Project
 from tests.services import valkey
 
-pytestmark = [pytest.mark.timeout(180), pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

@@ -19,8 +19,6 @@ import pytest
 from tests.brokers import ROOT
 from tests.demo import SNAKEPIT, Demo, demo_running
 
-pytestmark = pytest.mark.timeout(300)
-
 PATIENCE = 120.0  # a bound, never a wait
 README = (ROOT / "README.md").read_text()
 JOBS = (ROOT / "docs" / "howto" / "jobs.md").read_text()

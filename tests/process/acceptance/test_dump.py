@@ -13,8 +13,6 @@ from snakepit.pools.broker.status import ThreadStack, WorkerDump
 from tests.brokers import RunningBroker, broker
 from tests.process.acceptance.test_interpreters import environment_for, find_free_threaded
 
-pytestmark = pytest.mark.timeout(180)
-
 
 def functions(thread: ThreadStack) -> list[str]:
     return [frame.function for frame in thread.frames]

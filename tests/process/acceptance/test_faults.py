@@ -19,8 +19,6 @@ from snakepit.pools.broker.status import WorkerStatus
 from snakepit.pools.client.streams import WINDOW, WINDOW_BYTES
 from tests.brokers import PATIENCE, RunningBroker, broker, freeze, overrun, wait_gone
 
-pytestmark = pytest.mark.timeout(180)
-
 
 def test_a_killed_worker_fails_its_call_typed_and_the_pool_comes_back(tmp_path: Path) -> None:
     recent = tmp_path / "recent"

@@ -25,8 +25,6 @@ import pytest
 
 from tests.brokers import PATIENCE, ROOT
 
-pytestmark = pytest.mark.timeout(600)
-
 LINES = """
 INSTALLED_APPS += ["ninja", "snakepit.pools"]
 SNAKEPIT = {

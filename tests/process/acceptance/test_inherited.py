@@ -25,8 +25,6 @@ from snakepit.pools.broker.errors import BrokerUnreachable
 from snakepit.pools.client import connect
 from tests.brokers import PATIENCE, ROOT, assert_nothing_left
 
-pytestmark = pytest.mark.timeout(180)
-
 SETTINGS = """
 from snakepit.site.settings import *
 SNAKEPIT = {

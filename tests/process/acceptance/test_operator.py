@@ -20,7 +20,6 @@ from snakepit.pools.adapters.processes.reaper import carriers
 from snakepit.pools.broker import errors
 from tests.brokers import ROOT, broker
 
-pytestmark = pytest.mark.timeout(180)
 SNAKEPIT = [sys.executable, "-m", "snakepit.pools.cli"]
 
 

@@ -10,8 +10,6 @@ import pytest
 
 from tests.brokers import PATIENCE, RunningBroker, broker, wait_gone
 
-pytestmark = pytest.mark.timeout(180)
-
 
 def parent_of(pid: int) -> int:
     """0 if the process is not there any more, not even as a zombie."""

@@ -13,7 +13,6 @@ import pytest
 from snakepit.pools.broker import errors
 from tests.brokers import RunningBroker, broker
 
-pytestmark = pytest.mark.timeout(180)
 KNOWN = 16  # runs after which a command's time is known
 
 

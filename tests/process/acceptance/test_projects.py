@@ -17,8 +17,6 @@ import pytest
 from tests.brokers import ROOT
 from tests.process.acceptance.test_host_project import own_environment
 
-pytestmark = pytest.mark.timeout(300)
-
 BASE = """
 from snakepit.site.settings import *
 SNAKEPIT = {

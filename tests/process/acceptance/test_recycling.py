@@ -11,7 +11,7 @@ import pytest
 
 from tests.brokers import RunningBroker, broker
 
-pytestmark = [pytest.mark.timeout(180), pytest.mark.slow]
+pytestmark = pytest.mark.slow
 BASE = {"size": 4, "min_lifetime": 0.0, "queue_timeout": 30.0}
 A_SECOND = 100
 REPLACED = 8  # twice the pool

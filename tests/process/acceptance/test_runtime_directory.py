@@ -10,12 +10,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from snakepit.pools.adapters.runtime_directory import RuntimeDirectory
 from tests.brokers import PATIENCE, broker
-
-pytestmark = pytest.mark.timeout(180)
 
 
 def wait_until(holds: Callable[[], bool]) -> None:

@@ -29,8 +29,6 @@ from tests.brokers import ROOT
 from tests.conftest import unavailable
 from tests.process.acceptance.test_host_project import free_port, own_environment
 
-pytestmark = pytest.mark.timeout(300)
-
 PATIENCE = 60.0  # a bound for a machine under load, never a wait
 SETTINGS = """
 from snakepit.site.settings import *

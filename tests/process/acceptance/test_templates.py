@@ -15,8 +15,6 @@ from snakepit.pools.adapters.processes.reaper import carriers
 from snakepit.pools.broker.status import BrokerStatus, TemplateStatus
 from tests.brokers import RunningBroker, broker, wait_gone
 
-pytestmark = pytest.mark.timeout(180)
-
 PRELOADING = {"adapter": "preloading", "size": 2}
 
 

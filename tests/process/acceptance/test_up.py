@@ -21,8 +21,6 @@ from snakepit.pools.adapters.processes.reaper import carriers
 from tests.brokers import ROOT
 from tests.demo import Demo, demo_running
 
-pytestmark = pytest.mark.timeout(180)
-
 
 @pytest.fixture(scope="module")
 def demo() -> Iterator[Demo]:

@@ -30,8 +30,6 @@ from tests.process.acceptance.test_host_project import (
     pip,
 )
 
-pytestmark = pytest.mark.timeout(600)
-
 PAGE = (ROOT / "docs/tutorial/your-project.md").read_text()
 BLOCK = re.compile(r"<!-- (?P<note>[^>]*) -->\n```\w+\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE)
 STEPS = [(match["note"], match["text"]) for match in BLOCK.finditer(PAGE)]

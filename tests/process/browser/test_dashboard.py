@@ -26,7 +26,7 @@ from tests.conftest import unavailable
 from tests.demo import Demo, demo_running
 from tests.process.browser import chromium
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.browser
 VENDOR = Path(__file__).parent / "vendor"
 AXE = (VENDOR / "axe-core-4.14.1.min.js").read_text()
 PHONE: Any = {"width": 390, "height": 844}
