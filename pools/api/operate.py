@@ -139,7 +139,14 @@ async def kill(request: HttpRequest, worker: str) -> HttpResponse:
 
 
 @order_route(
-    router, "/workers/{worker}/dump", "dump", "Stacks of a worker's threads", ReasonIn, DumpOut, tags=["observed"]
+    router,
+    "/workers/{worker}/dump",
+    "dump",
+    "Stacks of a worker's threads",
+    ReasonIn,
+    DumpOut,
+    refused=REFUSED | {409},
+    tags=["observed"],
 )
 async def dump(request: HttpRequest, worker: str) -> HttpResponse:
     """The Python stacks of all threads of a live worker, also while C code holds the GIL. Recorded as an event."""

@@ -18,7 +18,7 @@ from snakepit.pools.api.nodes import ALL, NODE, status_of_all, status_of_node
 from snakepit.pools.api.pool_openapi import OpenApiOut, Site, document
 from snakepit.pools.api.pool_schemas import PoolAnswer, PoolList, PoolOut
 from snakepit.pools.api.schemas import CommandList, Failure
-from snakepit.pools.broker.errors import BrokerError, DefinitionInvalid, PoolUnknown, QueueTimeout
+from snakepit.pools.broker.errors import BrokerError, CommandsPending, DefinitionInvalid, PoolUnknown
 from snakepit.pools.broker.status import as_json
 from snakepit.pools.client import shared
 from snakepit.pools.client.cluster_status import ClusterStatus
@@ -68,6 +68,7 @@ async def get_pool(request: HttpRequest, pool: str, node: str = NODE) -> HttpRes
     summary="A pool's commands, with the schemas of their arguments",
 )
 async def list_commands(request: HttpRequest, pool: str) -> HttpResponse:
+    """Empty while no worker of the pool has reported its commands."""
     caller(request).check("view_pool", pool)
     with in_time():
         commands = await shared.client().acommands(pool, timeout=PATIENCE)
@@ -76,18 +77,19 @@ async def list_commands(request: HttpRequest, pool: str) -> HttpResponse:
 
 @router.get(
     "/pools/{pool}/openapi.json",
-    response={200: OpenApiOut, REFUSED: Failure},
+    response={200: OpenApiOut, REFUSED | {409}: Failure},
     operation_id="pool_openapi",
     summary="A pool's own OpenAPI document: one operation for each command",
 )
 async def pool_openapi(request: HttpRequest, pool: str) -> HttpResponse:
-    """Generate a client from it. While no worker of the pool has reported its commands: 503 `queue_timeout`."""
+    """Generate a client from it. 409 `commands_pending` while no worker of the pool has reported its commands: a
+    document without them would make a client without them."""
     caller(request).check("view_pool", pool)
     with in_time():
         commands = await shared.client().acommands(pool, timeout=PATIENCE)
     if not commands:
-        message = f"No worker of the pool {pool!r} was ready yet, so that its commands are not known: ask again."
-        raise QueueTimeout(message, details={"pool": pool}, retry_after=2.0)
+        message = f"No worker of the pool {pool!r} has reported its commands yet: ask again when one is ready."
+        raise CommandsPending(message, details={"pool": pool})
     security = {kind.__name__: kind().openapi_security_schema for kind in (KeyAuth, BrowserAuth)}
     site = Site(request.path.removesuffix("/openapi.json"), conf.current().max_timeout, security)
     return json_response(document(pool, commands, site))

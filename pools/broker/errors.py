@@ -172,6 +172,15 @@ class ManagedBySettings(BrokerError):
     default_outcome = NOT_STARTED
 
 
+class CommandsPending(BrokerError):
+    """No worker of the pool has reported its commands yet."""
+
+    code = "commands_pending"
+    http_status = 409
+    grpc_status = "FAILED_PRECONDITION"
+    default_outcome = NOT_STARTED
+
+
 class QueueFull(BrokerError):
     """The pool's queue is full; try again later."""
 
@@ -338,7 +347,7 @@ class StacksUnavailable(BrokerError):
     """The worker's stacks cannot be read now."""
 
     code = "stacks_unavailable"
-    http_status = 503
+    http_status = 409
     grpc_status = "FAILED_PRECONDITION"
     default_outcome = NOT_STARTED
 
@@ -367,29 +376,6 @@ def from_code(
 ) -> BrokerError:
     """Return the exception for a code that came over the wire; an unknown code becomes a plain BrokerError."""
     return ERRORS.get(code, BrokerError)(message, outcome=outcome, details=details, retry_after=retry_after)
-
-
-def arguments_too_large(pool: str, size: int, limit: int) -> PayloadTooLarge:
-    """Return the error of arguments that are larger than the pool's max_payload."""
-    sentence = f"The arguments have {size:,} bytes; the max_payload of pool {pool} is {limit:,}."
-    return _too_large(sentence, size, limit, "max_payload")
-
-
-def buffers_too_large(pool: str, size: int, limit: int) -> PayloadTooLarge:
-    """Return the error of arguments whose parts in shared memory are larger than the pool's max_buffer."""
-    sentence = f"The arguments have {size:,} bytes in shared memory; the max_buffer of pool {pool} is {limit:,}."
-    return _too_large(sentence, size, limit, "max_buffer")
-
-
-def call_too_large(size: int, limit: int) -> PayloadTooLarge:
-    """Return the error of a call that is refused by its declared size, before its pool is read."""
-    sentence = f"The call has about {size:,} bytes; the largest max_payload of the broker's pools is {limit:,}."
-    return _too_large(sentence, size, limit, "max_payload")
-
-
-def _too_large(sentence: str, size: int, limit: int, setting: str) -> PayloadTooLarge:
-    advice = f"Raise {setting}, send the data in parts, or pass the name of a file."
-    return PayloadTooLarge(f"{sentence} {advice}", details={"bytes": size, "limit": limit})
 
 
 def no_command(pool: str, name: str, known: Iterable[str]) -> CommandUnknown:

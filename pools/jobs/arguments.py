@@ -15,7 +15,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from snakepit.pools import conf
-from snakepit.pools.broker.errors import BadArguments, arguments_too_large
+from snakepit.pools.broker.errors import BadArguments
+from snakepit.pools.broker.size_errors import arguments_too_large
 from snakepit.pools.client import Json
 from snakepit.pools.client.arguments import MAX_MESSAGE
 from snakepit.pools.models.strict_json import find_problem, scrub

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 from snakepit.pools.broker.broker import Broker
-from snakepit.pools.broker.errors import BrokerError, PayloadTooLarge, call_too_large
+from snakepit.pools.broker.errors import BrokerError, PayloadTooLarge
+from snakepit.pools.broker.size_errors import call_too_large
 from snakepit.pools.wire import broker_pb2 as pb
 from snakepit.workers.transport.grpclib_internals import MessageTooLarge
 from snakepit.workers.transport.message_stream import BATCH_BYTES

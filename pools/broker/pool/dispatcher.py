@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Collection, Iterable, Sequence
 from itertools import islice
 
-from snakepit.pools.broker import errors
+from snakepit.pools.broker import errors, size_errors
 from snakepit.pools.broker.events import Kind
 from snakepit.pools.broker.pool.actions import Action, Assign, Fail, Revoke
 from snakepit.pools.broker.pool.affinity import Homes
@@ -325,9 +325,9 @@ class Admission:
         if worker_set.gate.failed and worker_set.refuses(call.arrived):
             return worker_set.pool_failed(call.arrived)
         if (size := call.size - call.buffer_bytes) > spec.max_payload:
-            return errors.arguments_too_large(spec.name, size, spec.max_payload)
+            return size_errors.arguments_too_large(spec.name, size, spec.max_payload)
         if call.buffer_bytes > spec.max_buffer:
-            return errors.buffers_too_large(spec.name, call.buffer_bytes, spec.max_buffer)
+            return size_errors.buffers_too_large(spec.name, call.buffer_bytes, spec.max_buffer)
         batches = self._dispatcher.batches
         if self._dispatcher.load_index.with_free_slot and not (batches.times and batches.is_full(call)):
             return None  # it will not wait, or only for its batch
