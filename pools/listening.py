@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -81,6 +82,28 @@ def reachable(value: Any) -> str | None:
         if one.is_wildcard or not one.port:
             return f"{one} is not an address that other hosts can connect to; write the name of this host and its port"
     return None
+
+
+def load_key_pair(context: ssl.SSLContext, cert: str, key: str) -> None:
+    """Load a certificate chain and its private key, from two files or from one; raises OSError or ValueError."""
+    # Without a password, OpenSSL asks for one on the terminal: the process would stop until it is typed.
+    context.load_cert_chain(cert, key or None, password=_refuse_passphrase)
+
+
+def _refuse_passphrase() -> str:
+    raise ValueError("the key has a passphrase, and none can be given: write it without one (openssl pkey)")
+
+
+def reason_of_file(error: Exception) -> str:
+    """What is wrong with a file of TLS, in the words of the operating system or of OpenSSL.
+
+    >>> reason_of_file(FileNotFoundError(2, "No such file or directory"))
+    'no such file or directory'
+    """
+    if isinstance(error, ssl.SSLError):
+        text = (error.reason or str(error)).lower().replace("_", " ")
+        return "it has no certificate or key in PEM, or only a part of one" if "pem lib" in text else text
+    return (getattr(error, "strerror", None) or str(error)).lower()
 
 
 def _files(value: Any, names: Sequence[str]) -> str | None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Self
 
 from snakepit.pools.broker.errors import BadRequest, CertificateRefused
+from snakepit.pools.listening import load_key_pair, reason_of_file
 
 VARIABLES = {
     "ca": "SNAKEPIT_TLS_CA",
@@ -59,19 +60,13 @@ class Tls:
             else:
                 made.load_default_certs()
         except (OSError, ssl.SSLError) as error:
-            raise BadRequest(f"tls: ca {self.ca}: {_reason(error)}") from error
+            raise BadRequest(f"tls: ca {self.ca}: {reason_of_file(error)}") from error
         if self.cert or self.key:
             try:
-                made.load_cert_chain(self.cert, self.key or None)
-            except (OSError, ssl.SSLError) as error:
-                raise BadRequest(f"tls: cert {self.cert} and key {self.key}: {_reason(error)}") from error
+                load_key_pair(made, self.cert, self.key)
+            except (OSError, ValueError) as error:
+                raise BadRequest(f"tls: cert {self.cert} and key {self.key}: {reason_of_file(error)}") from error
         return made
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, ssl.SSLError):
-        return (error.reason or str(error)).lower().replace("_", " ")
-    return (getattr(error, "strerror", None) or str(error)).lower()
 
 
 def find_refusal(error: BaseException | None, address: object) -> CertificateRefused | None:

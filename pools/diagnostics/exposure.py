@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from snakepit.pools import conf
+from snakepit.pools.adapters.network.certificate_file import PEM_ENCODING
 from snakepit.pools.adapters.network.revocation import read_lists
 from snakepit.pools.broker.caller import find_limit_problem
 from snakepit.pools.broker.status import BrokerStatus
@@ -90,7 +91,7 @@ def _revocation(path: str, now: float) -> RevocationFacts | Unknown | None:
     if not path:
         return None
     try:
-        found = read_lists(Path(path).read_text())
+        found = read_lists(Path(path).read_text(PEM_ENCODING))
     except (OSError, ValueError, IndexError) as error:
         return Unknown(f"the revocation lists {path} cannot be read: {error}")
     days = (found.expires - now) / DAY if found.expires else None

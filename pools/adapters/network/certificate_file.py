@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import ssl
+import base64
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from snakepit.pools.adapters.network.der import validity
+from snakepit.pools.adapters.network.der import first_element, validity
 
-BEGIN, END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
+PEM_ENCODING = "latin-1"  # reads any byte: only the text around the certificates may be more than ASCII
+BLOCK = re.compile(r"-----BEGIN ((?:X509 |TRUSTED )?)CERTIFICATE-----(.*?)-----END \1CERTIFICATE-----", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,17 +26,17 @@ class CertificateFile:
 
 def read_certificate(path: str) -> CertificateFile:
     try:
-        return CertificateFile(path, *validity(certificates_in(Path(path).read_text())[0]))
+        return CertificateFile(path, *validity(certificates_of(path)[0]))
     except IndexError:
         return CertificateFile(path, trouble="it has no certificate")
     except (OSError, ValueError) as error:
         return CertificateFile(path, trouble=getattr(error, "strerror", None) or str(error))
 
 
-def certificates_in(text: str) -> list[bytes]:
-    """The certificates of a PEM file, in DER; raises ValueError."""
-    blocks = [part.partition(END)[0] for part in text.split(BEGIN)[1:]]
-    return [ssl.PEM_cert_to_DER_cert(f"{BEGIN}{block}{END}\n") for block in blocks]
+def certificates_of(path: str) -> list[bytes]:
+    """The certificates of a PEM file, in DER; raises OSError or ValueError."""
+    blocks = BLOCK.findall(Path(path).read_text(PEM_ENCODING))
+    return [first_element(base64.b64decode(text)) for _, text in blocks]  # OpenSSL's "trusted" ones have more elements
 
 
 def next_end(certificates: Sequence[tuple[float, float]], now: float) -> tuple[float, float]:

@@ -25,6 +25,11 @@ def element(data: bytes) -> tuple[int, bytes, bytes]:
     return data[0], data[start : start + size], data[start + size :]
 
 
+def first_element(data: bytes) -> bytes:
+    """The first element as it is encoded, without what follows. Raises ValueError."""
+    return data[: len(data) - len(element(data)[2])]
+
+
 def elements(data: bytes) -> Iterator[tuple[int, bytes]]:
     """The tag and the content of each element."""
     while data:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from snakepit.pools.adapters.network.certificate_file import certificates_in
+from snakepit.pools.adapters.network.certificate_file import PEM_ENCODING, certificates_of
 from snakepit.pools.adapters.network.der import issuer_and_serial, validity
 from snakepit.pools.adapters.network.revocation import RevocationLists, read_lists
+from snakepit.pools.listening import load_key_pair, reason_of_file
 
 Marks = tuple[tuple[int, int, int], ...]
 
@@ -106,19 +107,19 @@ def load(files: TlsFiles) -> LoadedTls:
     trusted: frozenset[Any] = frozenset()
     authorities: tuple[tuple[float, float], ...] = ()
     try:
-        context.load_cert_chain(files.cert, files.key)
-    except (OSError, ssl.SSLError) as error:
-        raise TlsError(f"LISTEN_TLS: cert {files.cert} and key {files.key}: {_reason(error)}") from error
+        load_key_pair(context, files.cert, files.key)
+        own = next(iter(map(validity, certificates_of(files.cert))), (0.0, 0.0))
+    except (OSError, ValueError) as error:
+        raise TlsError(f"LISTEN_TLS: cert {files.cert} and key {files.key}: {reason_of_file(error)}") from error
     if files.client_ca:
         context.verify_mode = ssl.CERT_REQUIRED
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # one client's own certificate may be listed
         try:
             context.load_verify_locations(cafile=files.client_ca)
-            text = Path(files.client_ca).read_text()
-            trusted, authorities = _trusted(context, text), tuple(map(validity, certificates_in(text)))
-        except (OSError, ssl.SSLError, ValueError) as error:
-            raise TlsError(f"LISTEN_TLS: client_ca {files.client_ca}: {_reason(error)}") from error
-    own = next(iter(map(validity, certificates_in(Path(files.cert).read_text()))), (0.0, 0.0))
+            listed = certificates_of(files.client_ca)
+            trusted, authorities = _trusted(context, listed), tuple(map(validity, listed))
+        except (OSError, ValueError) as error:
+            raise TlsError(f"LISTEN_TLS: client_ca {files.client_ca}: {reason_of_file(error)}") from error
     return LoadedTls(context, own, trusted, _load_lists(context, files.crl), authorities)
 
 
@@ -127,23 +128,17 @@ def _load_lists(context: ssl.SSLContext, path: str) -> RevocationLists:
     if not path:
         return RevocationLists()
     try:
-        lists = read_lists(Path(path).read_text())
+        lists = read_lists(Path(path).read_text(PEM_ENCODING))
         context.load_verify_locations(cafile=path)
-    except (OSError, ssl.SSLError, ValueError, IndexError) as error:
-        raise TlsError(f"LISTEN_TLS: crl {path}: {_reason(error)}") from error
+    except (OSError, ValueError, IndexError) as error:
+        raise TlsError(f"LISTEN_TLS: crl {path}: {reason_of_file(error)}") from error
     context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
     return lists
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, ssl.SSLError):
-        return (error.reason or str(error)).lower().replace("_", " ")
-    return (getattr(error, "strerror", None) or str(error)).lower()
-
-
-def _trusted(context: ssl.SSLContext, text: str) -> frozenset[Any]:
+def _trusted(context: ssl.SSLContext, listed: Sequence[bytes]) -> frozenset[Any]:
     subjects = {authority.get("subject") for authority in context.get_ca_certs()}
-    return frozenset({*certificates_in(text), *subjects})
+    return frozenset({*listed, *subjects})
 
 
 def names_of(certificate: Mapping[str, Any]) -> tuple[str, ...]:
