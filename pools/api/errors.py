@@ -35,6 +35,7 @@ from snakepit.pools.broker.errors import (
 )
 from snakepit.pools.web.errors import (
     DATABASE_PAUSE,
+    FULL,
     database_is_away,
     database_is_full,
     error_body,
@@ -91,7 +92,7 @@ def on_database_error(request: HttpRequest, error: Error) -> HttpResponse:
         return on_bug(request, error)
     logger.warning("%s %s: the database is unavailable: %s", request.method, request.path, error)
     outcome = NOT_STARTED if request.method in SAFE else UNKNOWN
-    message = "The database cannot store anything: its disk is full." if database_is_full(error) else ""
+    message = FULL if database_is_full(error) else ""
     return error_response(DatabaseUnavailable(message, outcome=outcome, retry_after=DATABASE_PAUSE))
 
 

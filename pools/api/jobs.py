@@ -48,6 +48,7 @@ from snakepit.pools.models.job import JobQuerySet
 from snakepit.pools.models.moments import utc_now
 from snakepit.pools.operations import orders
 from snakepit.pools.operations.orders import Order
+from snakepit.pools.web.errors import all_or_nothing
 
 router = Router(tags=["jobs"])
 Model = TypeVar("Model", bound=BaseModel)
@@ -90,7 +91,9 @@ async def submit(request: HttpRequest) -> HttpResponse:
         seen = visible(requester)
         seen.find("depends_on", wanted.depends_on)
         arguments = Json({**wanted.arguments, **seen.results(wanted.results)})
-        return waiting.explain(durable.submit(wanted.pool, wanted.command, arguments, **given))
+        with all_or_nothing():
+            job = durable.submit(wanted.pool, wanted.command, arguments, **given)
+        return waiting.explain(job)
 
     with acting_for(requester.quota):
         job = await sync_to_async(store)()
@@ -117,7 +120,7 @@ async def submit_many(request: HttpRequest) -> HttpResponse:
     keys = [f"{key}:{number}" for number in range(1, len(rows) + 1)] if key else None
     try:
         await sync_to_async(lambda: visible(requester).find("depends_on", wanted.depends_on))()
-        with acting_for(requester.quota):
+        with acting_for(requester.quota), all_or_nothing():
             found = await durable.asubmit_many(wanted.pool, wanted.command, rows, idempotency_keys=keys, **options)
     except BrokerError as error:
         raise on_line(error) from None

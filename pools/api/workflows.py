@@ -24,6 +24,7 @@ from snakepit.pools.broker.errors import BadRequest
 from snakepit.pools.jobs import workflow_spec, workflows
 from snakepit.pools.models import JobEdge, JobWorkflow
 from snakepit.pools.models.states import QUEUED, SCHEDULED
+from snakepit.pools.web.errors import all_or_nothing
 
 router = Router(tags=["jobs"])
 
@@ -90,8 +91,9 @@ async def submit_workflow(request: HttpRequest) -> HttpResponse:
 
     def store() -> dict[str, Any]:
         _check_earlier(requester, steps)
-        with acting_for(requester.quota):
-            return _shown(requester, workflows.submit(steps, wanted.name, requester.owner))
+        with acting_for(requester.quota), all_or_nothing():
+            row = workflows.submit(steps, wanted.name, requester.owner)
+        return _shown(requester, row)
 
     return json_response(await sync_to_async(store)(), status=201)
 

@@ -120,8 +120,10 @@ def submit(
         start_jobs()
         from snakepit.pools.jobs import submit as store
         from snakepit.pools.jobs.unique import from_parts
+        from snakepit.pools.web.errors import all_or_nothing
 
-        row = store(pool, command, values, idempotency_key=key, unique=from_parts(same), **options)
+        with all_or_nothing():
+            row = store(pool, command, values, idempotency_key=key, unique=from_parts(same), **options)
         _end(_follow(row, _bar), as_json) if wait else _show_stored(row, as_json)
 
 
@@ -137,11 +139,13 @@ def _submit_lines(
     from snakepit.pools.jobs import submit_many
     from snakepit.pools.jobs.bulk import on_line
     from snakepit.pools.jobs.unique import from_parts
+    from snakepit.pools.web.errors import all_or_nothing
 
     options["unique"] = from_parts(options)
     keys = [f"{key}:{number}" for number in range(1, len(rows) + 1)] if key else None
     try:
-        found = submit_many(pool, command, rows, idempotency_keys=keys, **options)
+        with all_or_nothing():
+            found = submit_many(pool, command, rows, idempotency_keys=keys, **options)
     except BrokerError as error:
         raise on_line(error) from None
     ids = [str(one.pk) for one in found]

@@ -111,12 +111,14 @@ def _of_the_database(error: Exception) -> BrokerError | None:
         return None
     from django.db import Error, ProgrammingError
 
-    from snakepit.pools.web.errors import database_is_away
+    from snakepit.pools.web.errors import FULL, database_is_away, database_is_full
 
     why = next(iter(str(error).splitlines()), "")
     if isinstance(error, Error) and ("no such" in why or (isinstance(error, ProgrammingError) and "exist" in why)):
         message = f"The database lacks a table or a column: {why}. Run manage.py migrate."
         return DatabaseUnavailable(message, outcome=NOT_STARTED)
+    if isinstance(error, Error) and database_is_full(error):
+        return DatabaseUnavailable(FULL)
     if database_is_away(error):
         return DatabaseUnavailable(f"The database does not answer: {why}. Check it with: snakepit doctor")
     return None

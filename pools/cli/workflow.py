@@ -46,8 +46,10 @@ def _submit(file: str, owner: str, as_json: bool) -> None:
         raise UsageError(f"--file {file}: must have an object with `jobs`, and perhaps `name`")
     start_jobs()
     from snakepit.pools.jobs import workflow_spec, workflows
+    from snakepit.pools.web.errors import all_or_nothing
 
-    row = workflows.submit(workflow_spec.read(given.get("jobs")), given.get("name", ""), owner or None)
+    with all_or_nothing():
+        row = workflows.submit(workflow_spec.read(given.get("jobs")), given.get("name", ""), owner or None)
     typer.echo(json_line({"id": str(row.pk)}) if as_json else str(row.pk))
 
 

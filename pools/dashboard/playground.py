@@ -27,7 +27,7 @@ from snakepit.pools.dashboard.snippets import api_url
 from snakepit.pools.jobs.leases import db_unit
 from snakepit.pools.models import Job, Pool
 from snakepit.pools.models.apikey import quota_of
-from snakepit.pools.web.errors import error_response, seen_from_outside
+from snakepit.pools.web.errors import all_or_nothing, error_response, seen_from_outside
 from snakepit.pools.web.headers import csrf_header
 from snakepit.pools.web.last_status import PATIENCE
 from snakepit.pools.web.type_text import named_types, signature_text
@@ -101,7 +101,7 @@ def submit(request: HttpRequest) -> HttpResponse:
         _check(request)
         asked = _read(request)
         options = {"tags": asked["tags"], "timeout": asked["timeout"], "owner": request.user}
-        with acting_for(quota_of(request.user.get_username())):
+        with acting_for(quota_of(request.user.get_username())), all_or_nothing():
             job = durable.submit(asked["pool"], asked["command"], asked["arguments"], **options)
     except BrokerError as error:
         return error_response(error)

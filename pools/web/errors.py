@@ -6,15 +6,25 @@ The format is {"error": {"code", "message", "outcome", "details"}}. Errors of th
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
-from django.db import InterfaceError, OperationalError
+from django.db import Error, InterfaceError, OperationalError
 from django.http import JsonResponse
 
-from snakepit.pools.broker.errors import NOT_STARTED, BrokerError, BrokerUnreachable, LimitReached, Unauthenticated
+from snakepit.pools.broker.errors import (
+    NOT_STARTED,
+    BrokerError,
+    BrokerUnreachable,
+    DatabaseUnavailable,
+    LimitReached,
+    Unauthenticated,
+)
 
 DATABASE_PAUSE = 5.0  # seconds until a caller should retry; a PostgreSQL that restarts is usually back by then
+
+FULL = "The database cannot store anything: its disk is full."
 
 
 def error_body(code: str, message: str, outcome: str, details: Mapping[str, Any]) -> dict[str, Any]:
@@ -59,3 +69,15 @@ def database_is_full(error: BaseException) -> bool:
     text = str(error).lower()
     # SQLite; PostgreSQL and the system.
     return "disk is full" in text or "no space left" in text
+
+
+@contextmanager
+def all_or_nothing() -> Iterator[None]:
+    """Around what one transaction stores: a full disk undoes it, so the outcome is known. Another error of a database
+    may have come after the commit."""
+    try:
+        yield
+    except Error as error:
+        if not database_is_full(error):
+            raise
+        raise DatabaseUnavailable(FULL, outcome=NOT_STARTED, retry_after=DATABASE_PAUSE) from error

@@ -12,6 +12,7 @@ import pytest
 from django.db import OperationalError, connection
 from django.test import Client
 
+from snakepit.pools.cli.main import run
 from snakepit.pools.dashboard.alerts import find_alerts
 from snakepit.pools.dashboard.stored_state import OVERDUE, read_stored_state
 from snakepit.pools.diagnostics.facts import DiskFacts
@@ -49,16 +50,34 @@ def full(db: None) -> Iterator[None]:
 BIG = {"command": "classify", "arguments": {"text": "x" * 300_000}}
 
 
-def test_rest_names_a_full_disk(
-    client: Client, broker: FakeClient, make_key: Callable[..., str], full: None, settings: Any
+LINE = json.dumps(BIG["arguments"])
+SUBMISSIONS = [
+    ("/api/jobs", {"pool": "digits", **BIG}, "application/json"),
+    ("/api/workflows", {"jobs": [{"pool": "digits", **BIG}]}, "application/json"),
+    ("/api/jobs/batch?pool=digits&command=classify", f"{LINE}\n{LINE}", "application/x-ndjson"),
+]
+
+
+@pytest.mark.parametrize(("path", "body", "kind"), SUBMISSIONS)
+def test_rest_names_a_full_disk_and_that_nothing_was_stored(
+    client: Client, broker: FakeClient, make_key: Callable[..., str], full: None, path: str, body: Any, kind: str
 ) -> None:
     Pool.objects.create(name="digits", adapter="digits", size=1)
-    headers = {"Authorization": make_key()}
-    body = json.dumps({"pool": "digits", **BIG})
-    reply = client.post("/api/jobs", body, content_type="application/json", headers=headers)
+    reply = client.post(path, body, content_type=kind, headers={"Authorization": make_key()})
     error = reply.json()["error"]
-    assert (reply.status_code, error["code"]) == (503, "database_unavailable")
+    assert (reply.status_code, error["code"], reply["Retry-After"]) == (503, "database_unavailable", "5")
     assert error["message"] == "The database cannot store anything: its disk is full."
+    assert error["outcome"] == "not_started"
+
+
+def test_the_shell_names_a_full_disk_and_that_nothing_was_stored(
+    broker: FakeClient, full: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Pool.objects.create(name="digits", adapter="digits", size=1)
+    code = run(["submit", "digits", "classify", LINE, "--json"])
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert error["message"] == "The database cannot store anything: its disk is full."
+    assert (code, error["code"], error["outcome"]) == (1, "database_unavailable", "not_started")
 
 
 @pytest.fixture
