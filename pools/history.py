@@ -21,6 +21,7 @@ SUMMED = ("ok", "failed", "refused", "died")
 AVERAGED = ("ready", "busy", "starting", "draining", "slots", "taken", "memory_mb")
 LARGEST = ("waiting", "oldest_wait")
 HISTOGRAMS = ("recycled", "ran", "queued")
+LATE = 10  # seconds: after a clock was set back, minutes begin after their first second, which is no gap
 BY_MINUTE = 6 * 3600  # seconds: charts up to this span use minutes
 
 
@@ -69,7 +70,7 @@ def columns(pool: str, span: int, now: datetime, node: str = "") -> dict[str, li
     moments: dict[float, list[PoolPeriod]] = {}
     for row in _once(rows, step):
         moments.setdefault(_floor(row.at, step).timestamp(), []).append(row)
-    points = [_point(at, max(row.seconds for row in parts), parts) for at, parts in moments.items()]
+    points = [_point(at, parts) for at, parts in moments.items()]
     return _with_gaps(points, step)
 
 
@@ -84,11 +85,10 @@ def _once(rows: Iterable[PoolPeriod], step: int) -> Iterator[PoolPeriod]:
     groups: dict[tuple[datetime, str, str], list[PoolPeriod]] = {}
     for row in rows:
         groups.setdefault((_floor(row.at, step), row.node, row.pool), []).append(row)
-    for (at, node, pool), parts in groups.items():
-        seconds = max(row.seconds for row in parts)
-        yield (
-            parts[0] if len(parts) == 1 else PoolPeriod(node=node, pool=pool, at=at, seconds=seconds, **combine(parts))
-        )
+    for (_, node, pool), parts in groups.items():
+        seconds, began = max(row.seconds for row in parts), min(row.at for row in parts)
+        whole = {"node": node, "pool": pool, "at": began, "seconds": seconds}
+        yield parts[0] if len(parts) == 1 else PoolPeriod(**whole, **combine(parts))
 
 
 def _quarters(minutes: Iterable[PoolPeriod]) -> list[PoolPeriod]:
@@ -102,14 +102,19 @@ def _quarters(minutes: Iterable[PoolPeriod]) -> list[PoolPeriod]:
     ]
 
 
-def _point(at: float, step: int, parts: list[PoolPeriod]) -> dict[str, float | None]:
-    """Merge rows of several pools at one time: counts and workers add up; of waits, the longest counts."""
+def _point(step: float, parts: list[PoolPeriod]) -> dict[str, float | None]:
+    """Merge rows of several pools in one step: counts and workers add up; of waits, the longest counts.
+
+    A broker that started within the step has no point, and no seconds in its rates, from before that.
+    """
+    at = min(row.at for row in parts).timestamp()
+    seconds = max(1.0, step + max(row.seconds for row in parts) - at)
     ran, queued = (merged({int(key): count for key, count in getattr(row, name).items()} for row in parts)
                    for name in ("ran", "queued"))  # fmt: skip
     return {
         "at": at,
-        "ok_rate": round(sum(row.ok for row in parts) / step, 3),
-        "failed_rate": round(sum(row.failed for row in parts) / step, 3),
+        "ok_rate": round(sum(row.ok for row in parts) / seconds, 3),
+        "failed_rate": round(sum(row.failed for row in parts) / seconds, 3),
         **{name: round(sum(getattr(row, name) for row in parts), 2) for name in AVERAGED},
         **{name: max(getattr(row, name) for row in parts) for name in LARGEST},
         "p50": quantile(ran, 0.5),
@@ -125,8 +130,9 @@ def _with_gaps(points: list[dict[str, float | None]], step: int) -> dict[str, li
     rows: list[dict[str, float | None]] = []
     for point in points:
         before = rows[-1]["at"] if rows else None
-        if before is not None and (point["at"] or 0) - before > step:
-            rows.append({**dict.fromkeys(point), "at": before + step})
+        end = None if before is None else before // step * step + step
+        if end is not None and (point["at"] or 0) > end + LATE:
+            rows.append({**dict.fromkeys(point), "at": end})
         rows.append(point)
     return {name: [row[name] for row in rows] for name in points[0]}
 

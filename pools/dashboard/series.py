@@ -80,7 +80,8 @@ def with_past(found: dict[str, list[float | None]], pool: str, node: str = "") -
     for index, at in enumerate(past.get("at", ())):
         values = [past[name][index] if name in past else None for name in COLUMNS[1:]]
         for begin, end in unseen:
-            first, last = max(at or 0.0, begin), min((at or 0.0) + MINUTE - 1, end)
+            until = (at or 0.0) // MINUTE * MINUTE + MINUTE - 1  # `at` is later in the minute of a broker's start
+            first, last = max(at or 0.0, begin), min(until, end)
             if last - first >= 2:
                 rows += [[first, *values], [last - 1, *values], [last, *[None] * len(values)]]
     rows.sort(key=lambda values: values[0] or 0.0)

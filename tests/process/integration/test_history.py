@@ -111,7 +111,7 @@ def test_beat_rolls_up_and_prunes() -> None:
 def test_a_chart_of_an_hour_comes_from_the_database(admin_client: Client, broker: FakeClient) -> None:
     from django.utils import timezone
 
-    now = timezone.now()
+    now = timezone.now().replace(second=0, microsecond=0)
     PoolPeriod.objects.create(node="n", pool="digits", seconds=MINUTE, at=now - timedelta(minutes=2), ok=120)
     Event.objects.create(at=now, kind="worker.recycled", pool="digits", worker="digits-1", reason="ttl")
     found = admin_client.get("/live/series/?pool=digits&span=3600").json()
@@ -165,4 +165,30 @@ def test_a_broker_that_restarts_within_a_minute_has_no_worker_twice() -> None:
         node="n", pool="p", seconds=60, at=NOON + timedelta(seconds=40), ok=60, ready=2.0, busy=2.0
     )
     columns = history.columns("p", 3600, NOON + timedelta(minutes=6))
-    assert (columns["at"], columns["ready"], columns["ok_rate"]) == ([NOON.timestamp()], [2.0], [2.0])
+    assert (columns["at"], columns["ready"], columns["ok_rate"]) == ([NOON.timestamp() + 20], [2.0], [3.0])
+
+
+@pytest.mark.django_db
+def test_a_chart_begins_when_the_broker_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("snakepit.pools.dashboard.series.utc_now", lambda: NOON + timedelta(minutes=4))
+    start = NOON + timedelta(seconds=90)
+    for at in (start, NOON + timedelta(seconds=120)):
+        PoolPeriod.objects.create(node="n", pool="p", seconds=MINUTE, at=at, ok=60)
+    columns = history.columns("p", 3600, NOON + timedelta(minutes=4))
+    assert columns["at"] == [start.timestamp(), start.timestamp() + 30]
+    assert columns["ok_rate"] == [2.0, 1.0], "the calls of a minute that began late are of its seconds"
+    columns = with_past({name: [] for name in COLUMNS}, "p")
+    found = [(at - start.timestamp(), rate) for at, rate in zip(columns["at"], columns["ok_rate"], strict=True) if at]
+    assert found == [(0, 2.0), (28, 2.0), (29, None), (30, 1.0), (88, 1.0), (89, None)]
+
+
+@pytest.mark.django_db
+def test_a_minute_in_which_a_broker_was_away_at_first_is_not_joined_to_the_one_before() -> None:
+    minute(0)
+    PoolPeriod.objects.create(node="n", pool="p", seconds=MINUTE, at=NOON + timedelta(seconds=90), ok=60)
+    minute(2)
+    PoolPeriod.objects.create(node="n", pool="p", seconds=MINUTE, at=NOON + timedelta(seconds=181), ok=60)
+    columns = history.columns("p", 3600, NOON + timedelta(minutes=6))
+    found = [None if at is None else at - NOON.timestamp() for at in columns["at"]]
+    assert found == [0, 60, 90, 120, 181]
+    assert columns["ok_rate"][:4] == [1.0, None, 2.0, 1.0]
