@@ -30,6 +30,7 @@ from snakepit.pools.api import (
 from snakepit.pools.api.auth import BrowserAuth, KeyAuth
 from snakepit.pools.api.bounds import NAMES
 from snakepit.pools.api.calls import json_response
+from snakepit.pools.api.examples import add_example
 from snakepit.pools.api.query import refuse_unknown_parameters
 from snakepit.pools.web.greenlets import refuse_asynchronous
 from snakepit.pools.web.transactions import independent_patterns
@@ -49,7 +50,7 @@ REFUSED = {
 
 
 class SnakepitAPI(NinjaAPI):
-    """An API whose description has the bounds of numbers and names; settings of the project give some."""
+    """An API whose description has examples of bodies, and the bounds of numbers and names; settings give some."""
 
     def get_openapi_schema(self, *args: Any, **options: Any) -> OpenAPISchema:
         schema = super().get_openapi_schema(*args, **options)
@@ -61,6 +62,7 @@ class SnakepitAPI(NinjaAPI):
         for methods in schema["paths"].values():
             for operation in methods.values():
                 operation["responses"].setdefault(400, REFUSED)  # a query parameter that it does not have
+                add_example(operation)
                 for parameter in operation.get("parameters", ()):
                     name, described = parameter["name"], parameter["schema"]
                     for form in described.get("anyOf", [described]):

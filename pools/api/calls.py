@@ -31,7 +31,7 @@ DESCRIBED = answers("text/event-stream", RAW, NPY, ARROW) | {
         "description": "The command's arguments as one JSON object; an empty body means no arguments. "
         'Write bytes as {"$bytes": "<base64>"}.',
         "content": {
-            "application/json": {"schema": {"type": "object"}, "example": {}},
+            "application/json": {"schema": {"type": "object"}},
             **{kind: {"schema": BODIES[kind]} for kind in (RAW, NPY, ARROW)},
             FORM: {
                 "schema": {

@@ -12,6 +12,7 @@ from django.test import Client
 from jsonschema import Draft202012Validator
 
 from snakepit.pools.api.app import api
+from snakepit.pools.api.examples import EXAMPLES, JOB_ID
 from snakepit.pools.jobs import messages
 from snakepit.pools.models import Audit, Event, Job, JobWorkflow, Node, PeriodicJob, Pool, Worker
 from snakepit.pools.models.moments import utc_now
@@ -89,14 +90,6 @@ def values(broker: FakeClient, monkeypatch: pytest.MonkeyPatch) -> dict[str, str
             "advice": "size:digits", "name": "nightly", "workflow_id": str(flow.pk)}  # fmt: skip
 
 
-BODIES = {
-    "/api/pools": {"name": "primes", "adapter": "primes", "enabled": False},
-    "/api/jobs": {"pool": "digits", "command": "classify"},
-    "/api/pools/{pool}/scale": {"size": 2},
-    **{f"/api/jobs/{action}": {"pool": "digits", "dry_run": True} for action in ("cancel", "retry", "delete")},
-    "/api/periodic": {"name": "often", "pool": "digits", "command": "classify", "interval": 60},
-    "/api/workflows": {"jobs": [{"pool": "digits", "command": "classify"}]},
-}
 # There is no recommendation to apply, and the machine's own doctor takes seconds.
 LEFT_OUT = {"/api/diagnostics/recommendations/{advice}/apply", "/api/diagnostics"}
 QUERIES = {
@@ -104,6 +97,33 @@ QUERIES = {
     "/api/diagnostics/scaling": "?pool=digits",
     "/api/jobs/batch": "?pool=digits&command=classify",
 }
+
+
+def examples(operation: dict[str, Any]) -> list[tuple[str, Any]]:
+    """The media types of an operation's body that have an example, with it."""
+    bodies = operation.get("requestBody", {}).get("content", {})
+    return [(kind, one["example"]) for kind, one in bodies.items() if "example" in one]
+
+
+def with_values(example: Any, values: dict[str, str]) -> str:
+    """The text of an example, with what exists here; a new pool without workers would change /api/ready."""
+    text = example if isinstance(example, str) else json.dumps(example)
+    text = text.replace(JOB_ID, values["job_id"]).replace('"pool": "primes"', '"pool": "digits"')
+    return text.replace('"command": "count"', '"command": "classify"').replace('"enabled": true', '"enabled": false')
+
+
+def test_every_body_has_an_example_that_fits_its_schema() -> None:
+    seen = set()
+    for path, methods in DESCRIPTION["paths"].items():
+        for method, operation in methods.items():
+            if not (bodies := operation.get("requestBody", {}).get("content")):
+                continue
+            assert [kind for kind, _ in examples(operation)] == list(bodies)[:1], (method, path)
+            for kind, example in examples(operation):
+                schema = {**bodies[kind]["schema"], "additionalProperties": path.endswith("{command}")}
+                Draft202012Validator(schema).validate(example)
+            seen.add(operation["operationId"])
+    assert seen == set(EXAMPLES)
 
 
 @pytest.mark.django_db(transaction=True)  # some routes read the database in a thread of their own
@@ -115,9 +135,9 @@ def test_every_real_response_has_the_type_that_is_described(
     for method, path, _, content in sorted(described(), key=lambda one: one[0] == "delete"):
         if path in LEFT_OUT or "application/json" not in content:
             continue
-        data = BODIES.get(path, {"job": values["job_id"]} if path == "/api/stream-tokens" else {})
-        kind = "application/x-ndjson" if path == "/api/jobs/batch" else "application/json"
-        body = {"data": json.dumps(data), "content_type": kind} if method in ("post", "patch") else {}
+        body = {"data": "", "content_type": "application/json"} if method in ("post", "patch") else {}
+        for kind, example in examples(DESCRIPTION["paths"][path][method]):
+            body = {"data": with_values(example, values), "content_type": kind}
         response = getattr(client, method)(path.format(**values) + QUERIES.get(path, ""), headers=headers, **body)
         assert 200 <= response.status_code < 300, (method, path, response.content)
         said = DESCRIPTION["paths"][path][method]["responses"][str(response.status_code)]["content"]["application/json"]
