@@ -63,6 +63,7 @@ ADAPTERS = {
     "docs": "snakepit.examples.docs_search.DocsSearch",
     "large": "tests.large.Large",
     "typed": "tests.typed.Typed",
+    "hostile": "tests.hostile.Hostile",
     "spy": "tests.spy.Spy",
     "preloaded_spy": "tests.spy.PreloadedSpy",
     "target": "benchmarks.faults.adapter.Target",

@@ -2,6 +2,8 @@
 
 They outlive a killed worker. Calls with a higher sequence were prefetched and never began: the broker may give them to
 another worker, and nothing runs twice. Behind these bytes the worker's threads write their stacks (`stacks.py`).
+The file keeps its size: a process that reads a map beyond the end of its file gets SIGBUS, and the broker must not end
+because code of a worker truncates files.
 
 The broker may also revoke prefetched calls of a worker that reads no messages, for instance because native code holds
 the GIL. The broker writes which sequences are revoked; the worker reads that after it has written what it begins.
@@ -32,20 +34,21 @@ import tempfile
 from typing import NamedTuple
 
 SIZE = 64
+ROOM = 1 << 20  # bytes for the stacks behind it; the kernel takes memory for what is written only
 BEGUN, FIRST, LAST, SKIPPED = 0, 1, 2, 3  # indexes of the page's eight numbers; four are in use
 
 
 def make() -> int:
     """Make a new page; returns its descriptor, which the launcher passes to the worker explicitly."""
     if hasattr(os, "memfd_create"):
-        descriptor = os.memfd_create("snakepit-shared_page", os.MFD_CLOEXEC)
+        descriptor = os.memfd_create("snakepit-shared_page", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     else:
         descriptor, path = tempfile.mkstemp(prefix="snakepit-shared_page-")
         os.unlink(path)
-    os.ftruncate(descriptor, SIZE)
-    fcntl.fcntl(
-        descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) | os.O_APPEND
-    )  # never over the numbers
+    os.ftruncate(descriptor, SIZE + ROOM)
+    if hasattr(os, "memfd_create"):
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+    os.lseek(descriptor, SIZE, os.SEEK_SET)  # text never goes over the numbers; all copies share the position
     return descriptor
 
 
@@ -111,10 +114,11 @@ class SharedPage:
 
     def read_text(self, start: int, limit: int) -> bytes:
         """Read the text behind the numbers, from its byte `start` on."""
-        return os.pread(self._descriptor, limit, SIZE + start)
+        written = os.lseek(self._descriptor, 0, os.SEEK_CUR) - SIZE - start
+        return os.pread(self._descriptor, max(0, min(limit, written)), SIZE + start)
 
     def forget_text(self) -> None:
-        os.ftruncate(self._descriptor, SIZE)
+        os.lseek(self._descriptor, SIZE, os.SEEK_SET)
 
     def close(self) -> None:
         self._numbers.release()

@@ -134,6 +134,32 @@ def test_both_ends_of_a_shared_page_see_one_number():
     reader.close()
 
 
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="only memory files can be sealed")
+def test_the_size_of_a_shared_page_is_fixed_so_that_its_reader_cannot_be_ended_by_it():
+    descriptor = shared_page.make()
+    for size in (0, shared_page.SIZE, 1 << 24):
+        with pytest.raises(PermissionError):
+            os.ftruncate(descriptor, size)
+    os.close(descriptor)
+
+
+def test_text_behind_a_shared_page_is_read_as_written_and_forgotten():
+    descriptor = shared_page.make()
+    writer, reader = shared_page.SharedPage(descriptor), shared_page.SharedPage(descriptor)
+    writer.begin(7)
+    reader.forget_text()
+    assert os.write(writer.descriptor, b"the stack of one thread") == 23
+    assert reader.read_text(0, 1 << 16) == b"the stack of one thread"
+    assert (reader.read_text(4, 5), reader.read_text(23, 9), reader.read_text(99, 9)) == (b"stack", b"", b"")
+    reader.forget_text()
+    assert reader.read_text(0, 1 << 16) == b""
+    os.write(writer.descriptor, b"another")
+    assert (reader.read_text(0, 1 << 16), reader.last_begun) == (b"another", 7)
+    writer.close()
+    reader.close()
+    os.close(descriptor)
+
+
 def test_a_shared_page_is_not_inherited_by_accident():
     descriptor = shared_page.make()
     assert not os.get_inheritable(descriptor)
