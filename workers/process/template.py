@@ -73,7 +73,7 @@ class TemplateProgram:
             refusal = self._load()
         except BaseException as error:  # an adapter may raise anything while it is imported, also SystemExit
             sys.stderr.write(failure.traceback_of(error))
-            refusal = "load_failed", f"{type(error).__name__}: {failure.message_of(error)}"
+            refusal = "load_failed", f"{failure.read_name(type(error))}: {failure.message_of(error)}"
         if refusal:
             reason, why = refusal
             self._send(refused=reason, why=why[: MESSAGE // 2])

@@ -21,7 +21,7 @@ from snakepit.workers.adapter import Adapter
 from snakepit.workers.process import sandbox, stacks, vitals
 from snakepit.workers.process.boot import PROTOCOL, Boot
 from snakepit.workers.process.shared_page import SharedPage
-from snakepit.workers.report import BootFailureReport, HelloReport, VitalsReport, clean
+from snakepit.workers.report import BootFailureReport, HelloReport, VitalsReport
 from snakepit.workers.runtime import failure
 from snakepit.workers.runtime.execution import end_fork
 from snakepit.workers.runtime.parallelism import measure
@@ -29,7 +29,6 @@ from snakepit.workers.runtime.races import RaceChecker
 from snakepit.workers.runtime.runtime import CallRuntime
 from snakepit.workers.schema import commands
 from snakepit.workers.schema.commands import CommandSpec, PreloadedAdapter
-from snakepit.workers.schema.kinds import type_name
 from snakepit.workers.transport import LOOP_OWNER, is_on
 from snakepit.workers.transport.direct_reply import DirectReplySender
 from snakepit.workers.transport.server import WorkerService
@@ -207,8 +206,7 @@ class WorkerProgram:
 
 
 def boot_failure(error: BaseException) -> BootFailureReport:
-    kind = clean(type_name(type(error)), 256)
-    return BootFailureReport(kind, failure.message_of(error), failure.traceback_of(error))
+    return BootFailureReport(failure.type_of(error), failure.message_of(error), failure.traceback_of(error))
 
 
 def lower_priority() -> None:

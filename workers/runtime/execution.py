@@ -233,7 +233,15 @@ def result(call: AssignedCall, returned: Any) -> ResultReport:
 
 
 def ended_by(call: AssignedCall, error: BaseException) -> FailureReport:
-    """Return the report for an exception that left the command."""
+    """Return the report for an exception that left the command. Never raises."""
+    try:
+        return _ended_by(call, error)
+    except BaseException:  # the exception looks at its attributes itself, and even its class is one
+        name = failure.read_name(type(error))
+        return failure.failure(call, "adapter_error", f"{name}: <{name} that cannot be shown>")
+
+
+def _ended_by(call: AssignedCall, error: BaseException) -> FailureReport:
     if isinstance(error, ValueTooLarge | BufferTooLarge):
         return failure.failure(call, "result_too_large", str(error), {"size": error.size, "limit": error.limit})
     if isinstance(error, NotCarried):  # without a traceback, which would show this package only

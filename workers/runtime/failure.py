@@ -1,6 +1,7 @@
 """Turns an exception into a failure report: code, type, message, and the user's part of the traceback.
 
-Nothing here may raise, although the exception's own methods may.
+Nothing here may raise, although the exception's own methods may. An error here would end the worker, or the slot's
+thread. So names and arguments are read past properties that a class or its metaclass puts over them.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ MAX_TRACEBACK = 16 * 1024 - 64  # leaves room for the line that marks the cut
 MAX_FRAMES = 60
 MAX_ARGUMENTS = 8  # of an exception
 PLAIN = (str, int, bool, type(None))
+read_name: Any = type.__dict__["__name__"].__get__
+read_arguments: Any = vars(BaseException)["args"].__get__
 
 _HERE = str(pathlib.Path(__file__).parent)
 
@@ -31,7 +34,7 @@ def failure(call: AssignedCall, code: str, message: str, details: Mapping[str, A
 def raised(call: AssignedCall, error: BaseException, code: str = "adapter_error") -> FailureReport:
     """The report of an exception that the command raised."""
     report = failure(call, code, named_message_of(error))
-    report.type = clean(type_name(type(error)), 256)
+    report.type = type_of(error)
     report.traceback = traceback_of(error)
     if (arguments := plain_arguments(error)) is not None:
         report.details = {**report.details, "args": arguments}
@@ -40,7 +43,7 @@ def raised(call: AssignedCall, error: BaseException, code: str = "adapter_error"
 
 def plain_arguments(error: BaseException) -> list[Any] | None:
     """The exception's `args`, if JSON holds them as they are: with them a client makes the exception again."""
-    arguments = list(error.args) if isinstance(error.args, tuple) else []
+    arguments = list(read_arguments(error))
     if len(arguments) > MAX_ARGUMENTS or not all(type(item) in PLAIN for item in arguments):
         return None
     texts = [item for item in arguments if type(item) is str]
@@ -61,6 +64,15 @@ def stopped(call: AssignedCall, error: BaseException | None = None) -> FailureRe
     return report
 
 
+def type_of(error: BaseException) -> str:
+    """The name of the exception's type, with its module."""
+    kind = type(error)
+    try:
+        return clean(type_name(kind), 256)
+    except BaseException:  # code of a metaclass, or a `__module__` that is no text
+        return clean(read_name(kind), 256)
+
+
 def message_of(error: BaseException) -> str:
     """The exception's text, or its type if it has none.
 
@@ -69,7 +81,7 @@ def message_of(error: BaseException) -> str:
     """
     if isinstance(error, SystemExit):
         return clean(f"the command called sys.exit({_safe(repr, error.code)})", MAX_MESSAGE)
-    return clean(_safe(str, error) or type(error).__name__, MAX_MESSAGE)
+    return clean(_safe(str, error) or read_name(type(error)), MAX_MESSAGE)
 
 
 def named_message_of(error: BaseException) -> str:
@@ -78,7 +90,7 @@ def named_message_of(error: BaseException) -> str:
     >>> named_message_of(KeyError("region")), named_message_of(KeyboardInterrupt())
     ("KeyError: 'region'", 'KeyboardInterrupt')
     """
-    name, message = type(error).__name__, message_of(error)
+    name, message = read_name(type(error)), message_of(error)
     return message if message == name or isinstance(error, SystemExit) else f"{name}: {message}"
 
 
@@ -86,7 +98,7 @@ def _safe(show: Any, value: object) -> str:
     try:
         return str(show(value))
     except BaseException:  # __str__ may raise anything, also SystemExit
-        return f"<{type(value).__name__} that cannot be shown>"
+        return f"<{read_name(type(value))} that cannot be shown>"
 
 
 def traceback_of(error: BaseException) -> str:
@@ -98,7 +110,7 @@ def traceback_of(error: BaseException) -> str:
             ).format()
         )
     except BaseException as reason:
-        return f"(the traceback cannot be shown: {type(reason).__name__})"
+        return f"(the traceback cannot be shown: {read_name(type(reason))})"
     text = "".join(clean(line, MAX_MESSAGE) for line in lines)
     return _middle_cut(text)
 

@@ -204,6 +204,25 @@ class Broken(Adapter):
         raise Hostile
 
     @command
+    def secretive(self) -> None:
+        class Hostile(Exception):
+            def __getattribute__(self, name: str) -> Any:
+                raise SystemExit("no")
+
+        raise Hostile
+
+    @command
+    def nameless(self) -> None:
+        class Nameless(type):
+            def __getattribute__(cls, name: str) -> Any:
+                raise SystemExit("no")
+
+        class Hostile(Exception, metaclass=Nameless):
+            args = property(lambda self: sys.exit("no"))  # type: ignore[assignment]
+
+        raise Hostile
+
+    @command
     def deep(self) -> None:
         self.deep()
 

@@ -429,6 +429,8 @@ def test_only_commands_can_be_called(echo, command):
         ("interrupt", "KeyboardInterrupt", "KeyboardInterrupt"),
         ("give_up", "snakepit.workers.context.CallCancelled", "CallCancelled: of its own accord"),
         ("hostile", "adapters.Broken.hostile.<locals>.Hostile", "Hostile: <Hostile that cannot be shown>"),
+        ("nameless", "Hostile", "Hostile"),
+        ("secretive", "", "Hostile: <Hostile that cannot be shown>"),
     ],
 )
 def test_what_a_command_raises_is_reported_and_the_worker_lives(broken, command, kind, message):
