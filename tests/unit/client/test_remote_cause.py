@@ -32,6 +32,26 @@ class Shown(Exception):
         return f"code {self.code}"
 
 
+class Hostile(Exception):
+    def __str__(self) -> str:
+        raise SystemExit("no")
+
+
+class Blocking(Exception):
+    def __new__(cls, *arguments: Any) -> Any:
+        if arguments == ("made again",):
+            raise AssertionError("code of the class runs on the client's thread")
+        return super().__new__(cls, *arguments)
+
+
+class Meta(type):
+    def __call__(cls, *arguments: Any) -> Any:
+        return super().__call__(*arguments)
+
+
+class Made(Exception, metaclass=Meta): ...
+
+
 def arrived(raised: Exception) -> Any:
     try:
         raise raised
@@ -47,6 +67,13 @@ def test_an_exception_that_this_process_has_is_the_cause(raised: Exception) -> N
     assert type(cause) is type(raised)
     assert cause.args == raised.args
     assert str(cause) == str(raised)
+
+
+def test_no_code_of_the_class_runs_for_a_cause() -> None:
+    blocking = Blocking("x")
+    blocking.args = ("made again",)
+    for raised in (Hostile(), blocking, Made("x")):
+        assert arrived(raised).__cause__ is None
 
 
 @pytest.mark.parametrize(
