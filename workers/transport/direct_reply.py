@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import threading
 from dataclasses import replace
 
 from snakepit.workers.buffers import FILE_FROM, LARGEST_INLINE, Incoming, Outgoing, rights
@@ -62,6 +63,8 @@ class DirectReplySender:
         self._worker = worker
         self._socket = OwnSocket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
+        self._connected = ""  # the path of the socket of the last lone call's client; sends to others name theirs
+        self._connecting = threading.Lock()
         self._patient = OwnSocket(socket.AF_UNIX, socket.SOCK_DGRAM)  # waits until the client has read
         self._patient.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", BUSY_SECONDS, 0))
 
@@ -86,10 +89,23 @@ class DirectReplySender:
             run_seconds=last.seconds,
         )
         try:
-            self._socket.sendto(delivery.SerializeToString(), call.reply_socket)
+            self._send(delivery.SerializeToString(), call.reply_socket)
         except OSError:  # no process has the socket, or it is full
             return last
         return DeliveredReport(last.sequence, last.seconds)
+
+    def _send(self, message: bytes, path: str) -> None:
+        """Connect once for all calls of a client: the kernel searches a path for as long as it takes to send."""
+        with self._connecting:
+            if path != self._connected:
+                self._connected = ""
+                self._socket.connect(path)
+                self._connected = path
+            try:
+                self._socket.send(message)
+            except OSError:
+                self._connected = ""
+                raise
 
     def _deliver_in_order(
         self, call: AssignedCall, last: ResultReport, value: EncodedValue

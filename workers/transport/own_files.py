@@ -18,6 +18,7 @@ import selectors
 import socket
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from itertools import count
 from typing import Any
@@ -126,6 +127,10 @@ class OwnSocket(socket.socket):
     def recvmsg_into(self, *args: Any) -> Any:
         self.check()
         return _recvmsg_into(self, *args)
+
+    def connect(self, address: Any) -> None:
+        self.check()
+        super().connect(address)
 
     def accept(self) -> Any:
         self.check()
@@ -245,8 +250,9 @@ class OwnSelector(selectors.DefaultSelector):
             raise gone()
         if ON_LINUX:  # as the standard library does it, without two more functions
             keys, events = self._keys, []
-            wait = -1 if wait == math.inf else max(0, math.ceil(wait * 1e3) * 1e-3)  # rounded up, epoll rounds down
-            for number, event in self._selector.poll(wait, len(keys) or 1):
+            if wait == math.inf or wait <= 0:
+                wait = -1 if wait > 0 else 0
+            for number, event in self._selector.poll(wait, len(keys) or 1):  # rounds up to whole milliseconds
                 if (key := keys.get(number)) is not None:
                     ready = (READ if event & ~select.EPOLLOUT else 0) | (WRITE if event & ~select.EPOLLIN else 0)
                     events.append((key, ready & key.events))
@@ -265,6 +271,7 @@ class GuardedLoop(asyncio.SelectorEventLoop):
     """An event loop whose own descriptors, and those of the connections that it makes or accepts, are guarded."""
 
     _csock: socket.socket | None
+    time = staticmethod(time.monotonic)  # type: ignore[assignment]  # as asyncio's, without a function around it
 
     def __init__(self, selector: OwnSelector | None = None) -> None:
         super().__init__(selector or OwnSelector())

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -84,3 +87,64 @@ def test_without_a_reply_socket_that_takes_it_the_result_goes_to_the_broker(
     for path in (tmp_path / "nothing", tmp_path / "file", tmp_path / ("n" * 200)):
         call.reply_socket = str(path)
         assert direct_reply.deliver(call, result) is result
+
+
+def bound(path: Path) -> socket.socket:
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    made.bind(str(path))
+    made.settimeout(10)
+    return made
+
+
+def call_of(path: Path, ref: int) -> AssignedCall:
+    return AssignedCall(ref, "echo", reply_socket=str(path), ref=ref)
+
+
+def test_clients_that_call_by_turns_get_their_own_results(direct_reply: DirectReplySender, tmp_path: Path) -> None:
+    paths = [tmp_path / "one", tmp_path / "two"]
+    with bound(paths[0]) as one, bound(paths[1]) as two:
+        for ref in range(6):
+            last = ResultReport(ref, EncodedValue(b"1"))
+            assert isinstance(direct_reply.deliver(call_of(paths[ref % 2], ref), last), DeliveredReport)
+        for made, refs in ((one, [0, 2, 4]), (two, [1, 3, 5])):
+            assert [Delivery.FromString(made.recv(LARGEST_DELIVERY)).ref for _ in refs] == refs
+
+
+def test_threads_that_send_at_once_do_not_mix_up_their_clients(direct_reply: DirectReplySender, tmp_path: Path) -> None:
+    paths, last = [tmp_path / "one", tmp_path / "two"], ResultReport(1, EncodedValue(b"1"))
+    refs: list[set[int]] = [set(), set()]
+
+    def send(number: int) -> None:
+        for _ in range(2000):
+            direct_reply.deliver(call_of(paths[number], number), last)
+            with contextlib.suppress(BlockingIOError):
+                refs[number].add(Delivery.FromString(ends[number].recv(LARGEST_DELIVERY)).ref)
+
+    interval = sys.getswitchinterval()
+    with bound(paths[0]) as one, bound(paths[1]) as two:
+        ends = (one, two)
+        for end in ends:
+            end.setblocking(False)
+        threads = [threading.Thread(target=send, args=(number,)) for number in (0, 1)]
+        try:
+            sys.setswitchinterval(1e-6)
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        finally:
+            sys.setswitchinterval(interval)
+    assert refs == [{0}, {1}]
+
+
+def test_a_client_that_took_the_path_of_one_that_ended_gets_results(
+    direct_reply: DirectReplySender, tmp_path: Path
+) -> None:
+    path, last = tmp_path / "reply", ResultReport(5, EncodedValue(b"1"))
+    with bound(path):
+        assert isinstance(direct_reply.deliver(call_of(path, 1), last), DeliveredReport)
+    assert direct_reply.deliver(call_of(path, 2), last) is last
+    path.unlink()
+    with bound(path) as made:
+        assert isinstance(direct_reply.deliver(call_of(path, 3), last), DeliveredReport)
+        assert Delivery.FromString(made.recv(LARGEST_DELIVERY)).ref == 3
