@@ -32,6 +32,8 @@ PAGES = {
     "dashboard, a tag": "/jobs/?tag=night",
     "dashboard, last hour": "/jobs/?span=1h",
     "dashboard, pool and state": "/jobs/?pool=primes&state=failed",
+    "dashboard, pool and command": "/jobs/?pool=digits&command=c7",
+    "dashboard, another pool's command": "/jobs/?pool=primes&command=c7",
     "dashboard, in arguments": "/jobs/?arguments=%7B%22n%22%3A17%7D",
     "dashboard, a week": "/jobs/?span=7d",
     "dashboard, an owner of a pool": "/jobs/?owner=user7&pool=digits",

@@ -1160,11 +1160,11 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name="job",
-            index=models.Index(fields=["created_at"], name="snakepit_job_created"),
+            index=models.Index(fields=["pool", "-id"], name="snakepit_job_pool_only"),
         ),
         migrations.AddIndex(
             model_name="job",
-            index=models.Index(fields=["pool", "-id"], name="snakepit_job_pool_only"),
+            index=models.Index(fields=["pool", "command", "-id"], name="snakepit_job_pool_command"),
         ),
         migrations.AddIndex(
             model_name="job",

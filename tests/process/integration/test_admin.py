@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from django.contrib.admin.models import LogEntry
+from django.contrib.admin.templatetags.admin_list import result_headers
 from django.contrib.auth.models import Permission
 from django.db import connection
 from django.test import Client
@@ -183,6 +184,25 @@ def test_jobs_are_found_by_their_day(admin_client: Client) -> None:
     assert not [one for one in asked if 'MIN("snakepit_job"."created_at")' in one["sql"]]
     for wrong in ("year=x", "year=9999&created_at__month=12&created_at__day=31", "year=2026&created_at__month=13"):
         assert admin_client.get(url("job") + f"?created_at__{wrong}").status_code == 302, wrong
+
+
+def test_jobs_are_sorted_only_by_their_id(admin_client: Client) -> None:
+    """No index has the order of another column: the database would sort a million rows for one page."""
+    made = [Job.objects.create(pool="digits", command="classify", priority=one, owner=f"u{one}") for one in (2, 1, 3)]
+    for place in range(1, 12):
+        page = admin_client.get(f"{url('job')}?o={place}")
+        shown = [row.pk for row in page.context["cl"].result_list]
+        assert shown == [job.pk for job in (made if place == 1 else reversed(made))], place
+    assert [head.get("sortable") for head in result_headers(page.context["cl"])].count(True) == 1
+
+
+def test_a_search_reads_the_jobs_twice(admin_client: Client) -> None:
+    """Once for the count and once for the page: the days of the list would read them two more times."""
+    Job.objects.create(pool="digits", command="classify")
+    with CaptureQueriesContext(connection) as asked:
+        page = admin_client.get(url("job") + "?q=class")
+    assert len([one for one in asked if "%class%" in one["sql"]]) == 2
+    assert page.context["cl"].result_count == 1
 
 
 def test_a_search_covers_the_newest_jobs(admin_client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
