@@ -18,7 +18,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -165,7 +165,20 @@ def publish(job_ids: Sequence[Any], queue: str, delay: float = 0.0) -> None:
     options = {"queue": queue, "countdown": delay or None, "retry": False}
     pool = "" if queue == COMMON else queue.removeprefix(queue_of(""))
     arguments = [str(job_ids[0]) if job_ids else "", pool]
-    sender.run(functools.partial(celery_app().send_task, TASK, args=arguments, **options))
+    sender.run(
+        functools.partial(_send_again, functools.partial(celery_app().send_task, TASK, args=arguments, **options))
+    )
+
+
+def _send_again(send: Callable[[], Any]) -> None:
+    """Send; once more if the connection was lost: the transport may have ended one that was kept open. Twice is safe,
+    because a message is a hint."""
+    from kombu.exceptions import OperationalError
+
+    try:
+        send()
+    except OperationalError:
+        send()
 
 
 def _named(job_ids: Sequence[Any]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from celery import Celery
+from redis.connection import AbstractConnection
 
 from snakepit.pools import jobs
 from snakepit.pools.cli import project
@@ -232,3 +233,28 @@ def test_a_second_thread_waits_until_the_celery_app_is_configured() -> None:
 def test_a_command_of_the_shell_gives_the_transport_more_time_than_a_web_request(own_sender: BoundedThread) -> None:
     project.start_jobs()
     assert own_sender.patience == project.TRANSPORT_PATIENCE > messages.PATIENCE
+
+
+@pytest.mark.usefixtures("own_sender")
+def test_a_connection_that_the_transport_ends_costs_no_message(
+    valkey_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = Celery("test", broker=valkey_url)
+    monkeypatch.setattr(messages, "celery_app", lambda: app)
+    monkeypatch.setattr(messages, "WINDOW", 0.0)
+    send_command = AbstractConnection.send_command
+    with app.connection_for_write() as other:
+        client = other.default_channel.client
+        client.ping()
+        kill = iter([False, True, False])
+
+        def ended(self: AbstractConnection, *words: Any, **more: Any) -> Any:
+            """Have the server end the connection between the library's look at it and the command."""
+            if words[0] == "LPUSH" and next(kill, False):
+                client.client_kill_filter(skipme=True)
+            return send_command(self, *words, **more)
+
+        monkeypatch.setattr(AbstractConnection, "send_command", ended)
+        assert [messages.send(name, "snakepit.ended") for name in ("before", "during")] == [True, True]
+        assert client.llen("snakepit.ended") == 2
+        assert next(kill, None) is None, "it was sent again"
