@@ -376,6 +376,8 @@ class Broker:
         known = self.pool_names()
         near = difflib.get_close_matches(name, known, n=1)
         hint = f" Did you mean {near[0]}?" if near else f" Known are: {', '.join(known) or 'none'}."
+        if any(problem.startswith(NOT_READ) for _, problem in self._problems):
+            hint += f" It may be new: {NOT_READ} now. See: snakepit status"  # the reason names hosts of the database
         return errors.PoolUnknown(f"No pool {name!r} on node {self.facts.name}.{hint}", details={"pool": name})
 
 

@@ -588,6 +588,9 @@ async def test_definitions_that_cannot_be_read_keep_what_runs_and_are_reported_o
     assert problem == "the definitions cannot be read: the database is away Is it running?"
     assert len(stage.told("pool.invalid", level="error")) == 1
     assert (await stage.call("echo", {"value": 1})).value == 1
+    new = (await stage.call("echo", name="q")).error.message  # type: ignore[union-attr]
+    assert new.endswith("Known are: p. It may be new: the definitions cannot be read now. See: snakepit status")
+    assert "the database is away" not in new
     stage.definitions.trouble = None
     await stage.pass_time(1.1)
     assert stage.broker.snapshot().node.problems == ()
