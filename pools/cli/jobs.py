@@ -117,14 +117,19 @@ def submit(
                 raise UsageError("--file takes neither ARGUMENTS nor --wait: its lines are the arguments")
             return _submit_lines(pool, command, read_lines(file), key, {**options, **same}, as_json)
         values = read_arguments(arguments)
-        start_jobs()
-        from snakepit.pools.jobs import submit as store
-        from snakepit.pools.jobs.unique import from_parts
-        from snakepit.pools.web.errors import all_or_nothing
-
-        with all_or_nothing():
-            row = store(pool, command, values, idempotency_key=key, unique=from_parts(same), **options)
+        row = _store(pool, command, values, key, {**options, **same})
         _end(_follow(row, _bar), as_json) if wait else _show_stored(row, as_json)
+
+
+def _store(pool: str, command: str, arguments: Mapping[str, Any], key: str, options: dict[str, Any]) -> Any:
+    start_jobs()
+    from snakepit.pools.jobs import submit
+    from snakepit.pools.jobs.unique import from_parts
+    from snakepit.pools.web.errors import all_or_nothing
+
+    options["unique"] = from_parts(options)
+    with all_or_nothing():
+        return submit(pool, command, arguments, idempotency_key=key, **options)
 
 
 def _show_stored(row: Any, as_json: bool) -> None:
