@@ -356,6 +356,9 @@
   const strip = document.querySelector(".side"), here = strip.querySelector("[aria-current]");
   if (here && strip.scrollWidth > strip.clientWidth) strip.scrollLeft = here.offsetLeft - (strip.clientWidth - here.offsetWidth) / 2;
 
+  // On a phone the long tables begin closed; each opens with one tap.
+  if (matchMedia("(max-width: 40rem)").matches) for (const table of all("details[data-fold]")) table.open = false;
+
   updateAges();
   startCharts();
   open();

@@ -245,6 +245,18 @@ def test_the_time_axis_of_a_chart_is_in_utc_as_all_other_times(demo: Demo, brows
     elsewhere.close()
 
 
+def test_the_long_tables_of_a_pool_are_closed_on_a_phone_alone(page: Page) -> None:
+    page.goto("/pools/digits/")
+    rows = page.locator("tr[data-command]")
+    expect(rows.first).to_be_visible()
+    page.set_viewport_size(PHONE)
+    page.reload()
+    expect(rows.first).to_be_hidden()
+    page.locator("#fold-commands > summary").focus()
+    page.keyboard.press("Enter")
+    expect(rows.first).to_be_visible()
+
+
 def test_a_part_that_is_fetched_again_keeps_its_ages(page: Page) -> None:
     page.goto("/")
     settle(page)
