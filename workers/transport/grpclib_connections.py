@@ -9,10 +9,10 @@ from typing import Any
 from grpclib.client import Channel
 from grpclib.config import Configuration
 from grpclib.protocol import Connection as H2Connection
-from grpclib.protocol import EventsProcessor
 from grpclib.server import Server
-from h2.events import PingReceived, RemoteSettingsChanged, StreamReset
 from h2.settings import SettingCodes
+
+from snakepit.workers.transport.frames import CheapFrames, FrameCounter
 
 
 def missing_names() -> str:
@@ -22,7 +22,6 @@ def missing_names() -> str:
         "_keepalive_time": "_keepalive_time" in settings,
         "_protocol_factory": hasattr(Server, "_protocol_factory") and hasattr(Channel, "_protocol_factory"),
         "_connection": "_connection" in H2Connection.__init__.__code__.co_names,
-        "processors": "processors" in EventsProcessor.__init__.__code__.co_names,
     }
     return ", ".join(name for name, there in known.items() if not there)
 
@@ -52,23 +51,19 @@ def limit_streams(protocol: Any, streams: int) -> None:
     connection.flush()
 
 
-def watch_floods(protocol: Any, allowed: Callable[[bool], bool]) -> None:
-    """Ask `allowed` at each frame of a connected protocol that costs its peer nothing: True for a cancelled request.
+def watch_floods(protocol: Any, allowed: Callable[[CheapFrames], bool]) -> None:
+    """Ask `allowed` before a new protocol reads frames that cost its peer nothing. After a no, it reads nothing."""
+    counter, read = FrameCounter(), protocol.data_received
+    ended = False
 
-    After a no, all events of the peer are dropped.
-    """
-    processor = protocol.processor
+    def data_received(data: bytes) -> None:
+        nonlocal ended
+        cheap = counter.count(data)
+        ended = ended or (any(cheap) and not allowed(cheap))
+        if not ended:
+            read(data)
 
-    def watched(process: Callable[[Any], None], *, is_reset: bool) -> Callable[[Any], None]:
-        def watch(event: Any) -> None:
-            process(event)
-            if not allowed(is_reset):
-                processor.process = lambda event: None  # the rest of what arrived together
-
-        return watch
-
-    for kind in (StreamReset, PingReceived, RemoteSettingsChanged):
-        processor.processors[kind] = watched(processor.processors[kind], is_reset=kind is StreamReset)
+    protocol.data_received = data_received
 
 
 class NetworkChannel(Channel):

@@ -13,10 +13,12 @@ from typing import Any
 from snakepit.pools.adapters.network.identity import CertificateRights, NetworkCaller, find_certificate
 from snakepit.pools.adapters.network.keys import KeyCache
 from snakepit.pools.broker.errors import BrokerError, Unauthenticated
+from snakepit.workers.transport.frames import CheapFrames
 from snakepit.workers.transport.keepalive import Keepalive
 
 BEARER = "bearer "
-PINGS = 1000  # a second; gRPC measures the bandwidth with pings
+PINGS = 1000  # a second, and SETTINGS; gRPC measures the bandwidth with pings
+OTHERS = 10  # times as many other frames without content a second: a client that reads much returns its window
 CANCELS = 20  # times the most streams of a connection, a second
 NO_KEY = (
     "the metadata 'authorization: Bearer snk_...' with an API key is missing, and the connection has no client "
@@ -66,7 +68,7 @@ class FrameBudget:
     """How many frames of a kind a peer may send: so many a second, and a burst of twice as many. Pure.
 
     >>> budget = FrameBudget()
-    >>> [budget.take(0.0, rate=1) for _ in range(3)], budget.take(1.0, rate=1), budget.take(1.0, rate=9)
+    >>> [budget.take(0.0, rate=1) for _ in range(3)], budget.take(1.0, rate=1), budget.take(1.0, rate=9, count=15)
     ([True, True, False], False, True)
     """
 
@@ -74,9 +76,9 @@ class FrameBudget:
         self._at = 0.0
         self._used = 0.0
 
-    def take(self, now: float, rate: float) -> bool:
-        """Count a frame; False: there are too many."""
-        self._used = max(0.0, self._used - rate * (now - self._at)) + 1
+    def take(self, now: float, rate: float, count: int = 1) -> bool:
+        """Count frames; False: there are too many."""
+        self._used = max(0.0, self._used - rate * (now - self._at)) + count
         self._at = now
         return self._used <= 2 * rate
 
@@ -97,7 +99,7 @@ class NetworkPeer:
         self._of_certificate: NetworkCaller | None = None
         self.known = False  # it has shown rights
         self.refusals = 0  # requests without rights, as long as it has shown none
-        self._cancels, self._pings = FrameBudget(), FrameBudget()
+        self._cancels, self._questions, self._others = FrameBudget(), FrameBudget(), FrameBudget()
 
     def opened(self, transport: Any, keepalive: Keepalive, login_by: float) -> None:
         """Take the transport, and the client's certificate where TLS has verified one."""
@@ -109,15 +111,22 @@ class NetworkPeer:
                 self._of_certificate = self._rights[name].caller(name, self._key_share)
                 self.known = True
 
-    def allows(self, now: float, streams: int, *, cancel: bool) -> bool:
-        """Count a cancelled request, or a ping; False: it is a flood.
+    def find_flood(self, now: float, streams: int, frames: CheapFrames) -> str:
+        """Count frames that cost the peer nothing; returns what it does too fast, empty: nothing.
 
         Two small frames of the peer, a request and its cancel, cost the broker a task. So a peer that has shown no
-        rights may cancel few; any other one, what a client does whose calls all miss their deadline.
+        rights may cancel few; any other one, what a client does whose calls all miss their deadline. A read has up to
+        20,000 frames without content, and to read them takes as long as a hundred calls.
         """
-        if not cancel:
-            return self._pings.take(now, PINGS)
-        return self._cancels.take(now, streams * (CANCELS if self.known else 1))
+        cancels = streams * (CANCELS if self.known else 1)
+        others = PINGS * (OTHERS if self.known else 1)
+        if frames.cancels and not self._cancels.take(now, cancels, frames.cancels):
+            return "cancels requests"
+        if frames.questions and not self._questions.take(now, PINGS, frames.questions):
+            return "sends pings or settings"
+        if frames.others and not self._others.take(now, others, frames.others):
+            return "sends frames without content"
+        return ""
 
     @property
     def is_verified(self) -> bool:

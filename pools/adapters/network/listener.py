@@ -25,6 +25,7 @@ from snakepit.pools.adapters.network.tls import ServerTls, TlsError, TlsFiles, i
 from snakepit.pools.adapters.network.tls_transport import HandshakeFailed, TlsProtocol
 from snakepit.pools.broker.node_status import ListenerStatus
 from snakepit.pools.listening import ListenAddress
+from snakepit.workers.transport.frames import CheapFrames
 from snakepit.workers.transport.grpclib_connections import (
     limit_streams,
     missing_names,
@@ -153,7 +154,6 @@ class Listener:
         keepalive = Keepalive(transport, lambda: ping(protocol))
         connection.opened(transport, keepalive, self._loop.time() + config.login_timeout)
         limit_streams(protocol, config.streams)
-        watch_floods(protocol, lambda cancel: self._allows(connection, cancel))
         self.counts.accepted += 1
         if not left:
             self._connections.add(connection)
@@ -166,13 +166,18 @@ class Listener:
 
         def make() -> Any:
             protocol = server_protocol(self._serve(connection))
-            lost = protocol.connection_lost
+            made_of, lost = protocol.connection_made, protocol.connection_lost
+
+            def connection_made(transport: Any) -> None:
+                connection.transport = transport
+                made_of(transport)
 
             def connection_lost(error: BaseException | None) -> None:
                 leave()
                 lost(error)
 
-            protocol.connection_lost = connection_lost
+            protocol.connection_made, protocol.connection_lost = connection_made, connection_lost
+            watch_floods(protocol, lambda frames: self._allows(connection, frames))
             made.append(protocol)
             return protocol
 
@@ -186,12 +191,11 @@ class Listener:
         protocol = await tls.ready
         return tls.transport, protocol
 
-    def _allows(self, connection: NetworkPeer, cancel: bool) -> bool:
-        allowed = connection.allows(self._loop.time(), self.config.streams, cancel=cancel)
-        if not allowed:
-            sent = "cancels requests" if cancel else "sends pings or settings"
-            self._end(connection, "flood", f"the client {sent} faster than any client needs to")
-        return allowed
+    def _allows(self, connection: NetworkPeer, frames: CheapFrames) -> bool:
+        flood = connection.find_flood(self._loop.time(), self.config.streams, frames)
+        if flood:
+            self._end(connection, "flood", f"the client {flood} faster than any client needs to")
+        return not flood
 
     # Every second
 

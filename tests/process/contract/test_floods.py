@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -49,7 +50,7 @@ class Peer:
         self.h2.initiate_connection()
         self.next = 1
         self.headers = [
-            (":method", "POST"), (":scheme", "https"), (":path", "/snakepit.broker.v1.Broker/Session"),
+            (":method", "POST"), (":scheme", "https"), (":path", "/snakepit.broker.v1.Broker/Execute"),
             (":authority", "localhost"), ("te", "trailers"), ("content-type", "application/grpc+proto"),
             ("authorization", f"Bearer {key}"),
         ]  # fmt: skip
@@ -64,6 +65,22 @@ class Peer:
         for _ in range(AT_ONCE):
             self.h2.ping(b"8 bytes!")
 
+    def send_window(self) -> None:
+        self.send_raw(8, (1).to_bytes(4, "big"))
+
+    def send_empty_data(self) -> None:
+        if self.next == 1:
+            self.h2.send_headers(self.next, self.headers)
+            self.next += 2
+        self.send_raw(0, b"", stream=1)
+
+    def send_skipped(self) -> None:
+        self.send_raw(10, bytes(2), stream=1)  # ALTSVC: h2 reads it, and shows nothing
+
+    def send_raw(self, kind: int, content: bytes, stream: int = 0) -> None:
+        frame = len(content).to_bytes(3, "big") + bytes((kind, 0)) + stream.to_bytes(4, "big") + content
+        self.tls.sendall(self.h2.data_to_send() + frame * AT_ONCE)
+
     def is_ended_by(self, send: Callable[[], None]) -> bool:
         try:
             for _ in range(MOST // AT_ONCE):
@@ -74,9 +91,20 @@ class Peer:
         return False
 
 
-@pytest.mark.parametrize(("kind", "key"), [("cancel", "wrong"), ("cancel", "snk_contract"), ("ping", "wrong")])
+@pytest.mark.parametrize(
+    ("send", "key"),
+    [
+        (Peer.cancel_requests, "wrong"),
+        (Peer.cancel_requests, "snk_contract"),
+        (Peer.ping, "wrong"),
+        (Peer.send_window, "wrong"),
+        (Peer.send_window, "snk_contract"),
+        (Peer.send_empty_data, "snk_contract"),
+        (Peer.send_skipped, "wrong"),
+    ],
+)
 def test_a_flood_ends_its_connection_and_no_other_one(
-    broker: FakeBroker, kind: str, key: str, monkeypatch: pytest.MonkeyPatch
+    broker: FakeBroker, send: Callable[[Peer], None], key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connections, "PINGS", 50)  # a second: a busy machine sends more of them, too
     monkeypatch.setattr(connections, "CANCELS", 1)
@@ -86,7 +114,7 @@ def test_a_flood_ends_its_connection_and_no_other_one(
         # In a thread of its own: CPython 3.14 reports a failed write of one TLS connection again, at the next read of
         # another one in the same thread.
         with peer.tls, ThreadPoolExecutor(1) as other:
-            assert other.submit(peer.is_ended_by, peer.cancel_requests if kind == "cancel" else peer.ping).result()
+            assert other.submit(peer.is_ended_by, partial(send, peer)).result()
         assert client.call(POOL, "echo", a=2) == {"a": 2}
         assert broker.ask(broker.listener.status)[0].refused == {"flood": 1}
 
