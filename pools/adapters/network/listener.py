@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import socket
 import time
@@ -270,18 +271,35 @@ def bind(address: ListenAddress, all_addresses: Sequence[str]) -> list[socket.so
         ":" not in other.host and other.port == address.port for other in map(ListenAddress.parse, all_addresses)
     )
     made: list[socket.socket] = []
+    absent: OSError | None = None
     try:
         for family, _, _, _, where in dict.fromkeys(found):
-            made.append(one := socket.socket(family, socket.SOCK_STREAM))
-            one.setblocking(False)
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not both)
-            one.bind(where)
-            one.listen(BACKLOG)
+            try:
+                made.append(_listening(family, where, only_ipv6=not both))
+            except OSError as error:  # `localhost` is ::1, too, in a container without IPv6
+                if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                    raise
+                absent = error
+        if absent is not None and not made:
+            raise absent
     except OSError:
         for one in made:
             one.close()
+        raise
+    return made
+
+
+def _listening(family: int, where: Any, *, only_ipv6: bool) -> socket.socket:
+    made = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        made.setblocking(False)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only_ipv6)
+        made.bind(where)
+        made.listen(BACKLOG)
+    except OSError:
+        made.close()
         raise
     return made
 

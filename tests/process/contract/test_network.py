@@ -21,6 +21,7 @@ from h2.connection import H2Connection
 
 from snakepit.pools import permissions
 from snakepit.pools.adapters.grpc.peer import NEEDS
+from snakepit.pools.adapters.network.listener import bind
 from snakepit.pools.broker.caller import CallerIdentity, Limits, acting_for
 from snakepit.pools.broker.errors import (
     BrokerError,
@@ -32,6 +33,7 @@ from snakepit.pools.broker.errors import (
 )
 from snakepit.pools.broker.node_status import ListenerStatus
 from snakepit.pools.client import Client, Tls, connect
+from snakepit.pools.listening import ListenAddress
 from snakepit.pools.wire import broker_pb2 as pb
 from snakepit.pools.wire.broker_pb2_grpc import BrokerStub
 from tests.brokers import PATIENCE, RunningBroker, broker
@@ -401,6 +403,18 @@ def test_a_listener_that_cannot_start_ends_the_broker_with_the_setting(tmp_path:
         assert node.process.wait(PATIENCE) == 1
     said = node.errors.read_text()
     assert (f"LISTEN: {address}: Address already in use" if wrong == "port" else "LISTEN_TLS: cert") in said
+
+
+def test_a_name_with_an_address_that_this_host_has_not_is_bound_by_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    absent = (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("2001:db8::1", 0, 0, 0))
+    local = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *asked, **more: [absent, local])
+    (bound,) = bind(ListenAddress("both", 0), ["both:0"])
+    with bound:
+        assert bound.getsockname()[0] == "127.0.0.1"
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *asked, **more: [absent])
+    with pytest.raises(OSError, match=r"assign requested address|not supported"):
+        bind(ListenAddress("both", 0), ["both:0"])
 
 
 def test_without_tls_the_loopback_interface_needs_a_key_too(tmp_path: Path) -> None:
