@@ -50,11 +50,6 @@ def parse_labels(text: str) -> dict[str, str]:
     return found
 
 
-def label_text(labels: Mapping[str, str]) -> str:
-    """Return the labels as text, sorted by key."""
-    return ", ".join(f"{key}={value}" for key, value in sorted(labels.items()))
-
-
 def nodes_text(nodes: Sequence[str]) -> str:
     """Return where a pool lives, as a clause."""
     return " or ".join(nodes) if nodes else "every node"

@@ -43,10 +43,6 @@ class ChangePreview:
     drain_timeout: float
     summary: str
 
-    @property
-    def touches_workers(self) -> bool:
-        return bool(self.replaced or self.started or self.ended)
-
 
 def preview_change(old: PoolSpec, new: PoolSpec, workers: Sequence[WorkerStatus]) -> ChangePreview:
     """Compute the effect of a new definition. `workers` are the pool's workers from the broker's status."""

@@ -8,7 +8,6 @@ model, a msgspec struct) arrive as a dict.
 
 from __future__ import annotations
 
-import binascii
 import os
 import pathlib
 import sys
@@ -218,10 +217,6 @@ def _text(content: Any) -> str:
     if type(content) is not str:
         raise ValueError("it must be text")
     return content
-
-
-def restore_bytes(content: Any) -> bytes:
-    return binascii.a2b_base64(_text(content), strict_mode=True)
 
 
 def _restore_moment(kind: Any) -> Callable[[Restorer, Any], Any]:
