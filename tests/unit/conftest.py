@@ -1,4 +1,4 @@
-"""Keeps processes and sockets out of tests/unit.
+"""Keeps processes and sockets out of tests/unit, and time limits out of the examples of hypothesis.
 
 A unit test that starts a process, or binds or connects a socket, fails and names the folder where it belongs.
 `socket.socketpair` is allowed: an event loop wakes itself up with one.
@@ -15,6 +15,10 @@ from typing import Any
 from unittest import mock
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("any machine", deadline=None)  # by default, an example that takes 0.2 s fails
+settings.load_profile("any machine")
 
 PROCESS_EVENTS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system", "os.exec"}
 SOCKET_EVENTS = {"socket.bind", "socket.connect", "socket.sendto", "socket.getaddrinfo"}

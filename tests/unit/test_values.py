@@ -155,7 +155,7 @@ NESTED = st.recursive(
 )  # fmt: skip
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(NESTED)
 def test_a_nested_value_arrives_as_it_was_both_ways(sent: Any) -> None:
     assert same(returned(sent), sent)
@@ -201,7 +201,7 @@ def test_a_frame_with_names_of_several_types_arrives_without_a_warning(columns: 
     assert not seen
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=60)
+@settings(suppress_health_check=[HealthCheck.too_slow], max_examples=60)
 @given(frames(), st.booleans())
 def test_a_frame_arrives_as_it_was_or_is_an_error(frame: Any, arrow: bool) -> None:
     with pytest.MonkeyPatch.context() as patch:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from snakepit.pools.broker.pool.calls import Call, CallQueue
@@ -61,7 +61,6 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=100, deadline=None)
 @given(steps)
 def test_the_queue_behaves_as_a_list_by_priority(script: list[tuple[str, int, int, int]]) -> None:
     queue, naive, number = CallQueue(), list[Call](), 0

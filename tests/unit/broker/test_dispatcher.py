@@ -302,7 +302,7 @@ batches = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(batches, st.integers(1, 3), st.integers(0, 3), st.integers(0, 30), st.integers(0, 20_000))
 # Calls of a lower priority wait while two short ones come: each worker gets one, and has its own timer.
 @example([(4, "run", 0, 0), (2, "long", -1, 0), (2, "run", 0, 0)], 2, 2, 30, 20_000)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from snakepit.pools.broker.pool.calls import Call
@@ -45,7 +45,6 @@ def test_a_full_and_a_draining_worker_leave_the_load_index() -> None:
 steps = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4), st.sampled_from(list(State))), max_size=60)
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.lists(st.integers(1, 4), min_size=5, max_size=5), steps)
 def test_the_load_index_behaves_as_a_search(slots: list[int], script: list[tuple[int, int, State]]) -> None:
     load_index = LoadIndex()

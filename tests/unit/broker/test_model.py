@@ -485,5 +485,5 @@ class PoolModel(RuleBasedStateMachine):
         return not self.open and not any(self.holding.values()) and len(ready) == self.pool.spec.size == len(workers)
 
 
-PoolModel.TestCase.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+PoolModel.TestCase.settings = settings(max_examples=150, stateful_step_count=60)
 TestPoolModel = PoolModel.TestCase

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from snakepit.pools.broker.pool.times import Timers
@@ -89,7 +89,6 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=100, deadline=None)
 @given(steps)
 def test_timers_behave_as_a_dict_that_is_searched(script: list[tuple[str, int, int]]) -> None:
     timers, naive = Timers(), dict[int, int]()
