@@ -52,7 +52,9 @@ class Calls:
             request.pool,
             request.command,
             _read(
-                request.arguments, request.attachments, copied(request.buffers.descriptors) if request.buffers else None
+                request.arguments,
+                {name: bytes(data) for name, data in request.attachments.items()},
+                copied(request.buffers.descriptors) if request.buffers else None,
             ),
             request.timeout or None,
             request.priority,

@@ -189,8 +189,8 @@ class WorkerThread:
         if self._record is None:
             self._page.revoke(first, last)
 
-    def pass_buffers(self, sequence: int, parts: Buffers | bytes) -> bool:
-        if isinstance(parts, bytes):
+    def pass_buffers(self, sequence: int, parts: Buffers | bytes | memoryview) -> bool:
+        if isinstance(parts, bytes | memoryview):
             return False
         self.service.inbox.put(sequence, parts.descriptors)
         return True

@@ -192,8 +192,9 @@ class FakeProcess:
     def revoke(self, first: int, last: int) -> None:
         self._revoked = range(first, last + 1)
 
-    def pass_buffers(self, sequence: int, parts: Buffers | bytes) -> bool:
-        self.passed.append((sequence, parts if isinstance(parts, bytes) else tuple(parts.descriptors)))
+    def pass_buffers(self, sequence: int, parts: Buffers | bytes | memoryview) -> bool:
+        passed = bytes(parts) if isinstance(parts, bytes | memoryview) else tuple(parts.descriptors)
+        self.passed.append((sequence, passed))
         return self.passes
 
     def output(self) -> list[str]:

@@ -79,7 +79,7 @@ class RemoteWorker:
     def revoke(self, first: int, last: int) -> None:
         """Nothing: the page that a worker reads before each call is on its own host."""
 
-    def pass_buffers(self, sequence: int, parts: Buffers | bytes) -> bool:
+    def pass_buffers(self, sequence: int, parts: Buffers | bytes | memoryview) -> bool:
         """Return False: no datagram passes a network."""
         return False
 

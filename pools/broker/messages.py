@@ -22,7 +22,7 @@ class Request:
     pool: str
     command: str
     arguments: bytes = b"{}"
-    attachments: Mapping[str, bytes] = field(default_factory=dict)
+    attachments: Mapping[str, bytes | memoryview] = field(default_factory=dict)
     timeout: float = 0.0
     priority: int = 0
     credit: int = 0
@@ -35,7 +35,7 @@ class Request:
     affinity: str = ""  # a key: a worker that had a call with it is preferred
 
     @property
-    def beside_parts(self) -> Mapping[str, bytes]:
+    def beside_parts(self) -> Mapping[str, bytes | memoryview]:
         """The attachments that are arguments of their own."""
         return {name: data for name, data in self.attachments.items() if name != PARTS}
 

@@ -150,7 +150,7 @@ class Assignment:
     call: str
     command: str
     arguments: bytes
-    attachments: Mapping[str, bytes]
+    attachments: Mapping[str, bytes | memoryview]
     budget: float
     credit: int
     max_result: int
@@ -240,7 +240,7 @@ class Process(Protocol):
         that has not begun by then never will."""
         ...
 
-    def pass_buffers(self, sequence: int, parts: Buffers | bytes) -> bool:
+    def pass_buffers(self, sequence: int, parts: Buffers | bytes | memoryview) -> bool:
         """Pass large parts of a call's arguments, before the call itself. False: they were not passed. Bytes then go in
         the call; without its descriptors a call fails."""
         ...

@@ -13,6 +13,7 @@ import os
 import secrets
 import socket
 import struct
+from itertools import count
 
 from snakepit.pools.client.address import LONGEST_PATH
 from snakepit.workers.buffers import Outgoing, rights
@@ -30,6 +31,7 @@ class BufferSender:
     def __init__(self, broker: str, *, taken: bool) -> None:
         """`broker`: the path of its socket; empty: it is on another host. `taken`: results may bring descriptors."""
         self.taken = taken
+        self._numbers = count(secrets.randbits(62) + 1)  # no other session can name them
         self._socket: socket.socket | None = None
         path = os.path.join(os.path.dirname(broker), SOCKET)
         if broker and is_on(BUFFERS) and are_possible() and len(os.fsencode(path)) <= LONGEST_PATH:
@@ -46,7 +48,7 @@ class BufferSender:
         """Send the parts; return the number under which the call names them, 0 if it must bring them itself."""
         if self._socket is None:
             return 0
-        number = secrets.randbits(63) + 1
+        number = next(self._numbers)
         head, files = number.to_bytes(8, "little"), buffers.files
         try:
             if files:

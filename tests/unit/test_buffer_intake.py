@@ -32,9 +32,9 @@ def test_open_calls_have_a_bound_of_bytes_and_a_first_call_has_none() -> None:
 
 def test_parts_wait_for_their_call_from_one_expiry_to_the_next() -> None:
     waiting = Unclaimed()
-    waiting.put(1, b"first")
+    waiting.put(1, memoryview(b"first"))
     assert waiting.expire()
-    waiting.put(2, b"second")
+    waiting.put(2, memoryview(b"second"))
     assert waiting.expire()
     assert [waiting.take(1), waiting.take(2)] == [None, b"second"]
     assert not waiting.expire()
@@ -44,10 +44,10 @@ def test_the_oldest_bytes_without_a_call_are_dropped(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(unclaimed, "MOST_BYTES", 10)
     waiting = Unclaimed()
     for number, data in enumerate((b"1234", b"1234", b"1234", b"12", b"12345"), start=1):
-        waiting.put(number, data)
-    waiting.put(5, b"1234")  # a number that was used before
+        waiting.put(number, memoryview(data))
+    waiting.put(5, memoryview(b"1234"))  # a number that was used before
     assert [waiting.take(number) for number in range(1, 6)] == [None, None, None, b"12", b"1234"]
-    waiting.put(6, b"0123456789")
+    waiting.put(6, memoryview(b"0123456789"))
     assert waiting.take(6) == b"0123456789"
 
 

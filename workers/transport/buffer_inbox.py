@@ -8,12 +8,14 @@ The broker sends the datagram first, so it is here when the call is.
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Sequence
 
 from snakepit.workers.buffers import LARGEST_INLINE, ROOM, Incoming, received, rights
 from snakepit.workers.memory_file import are_possible
 from snakepit.workers.transport.own_files import OwnSocket
+from snakepit.workers.transport.receive_buffer import ReceiveBuffer
 
 SEQUENCE_BYTES = 8
 
@@ -27,7 +29,7 @@ def pair() -> tuple[socket.socket, socket.socket] | None:
     return ends
 
 
-def send(end: socket.socket, sequence: int, descriptors: Sequence[int] = (), data: bytes = b"") -> bool:
+def send(end: socket.socket, sequence: int, descriptors: Sequence[int] = (), data: bytes | memoryview = b"") -> bool:
     """Pass descriptors or bytes to the worker. False: it does not read or is gone, or there are too many bytes."""
     if len(data) > LARGEST_INLINE:
         return False
@@ -46,23 +48,37 @@ class BufferInbox:
         self._socket.setblocking(False)
         self._socket.set_inheritable(False)
         self._head = bytearray(SEQUENCE_BYTES)
-        self._data: memoryview | None = None  # for bytes; most workers never get any
+        self._buffer = ReceiveBuffer(LARGEST_INLINE)
+        self._waiting: dict[int, Incoming] = {}  # by the sequence of their call, which comes next
+
+    def open(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Read the parts of a call when they come: the process is awake then, when the call comes a moment later."""
+        loop.add_reader(self._socket, self._receive)
 
     def take(self, sequence: int) -> Incoming:
         """The parts of a call. Those of earlier calls are closed: these calls will not come any more."""
-        if self._data is None:
-            self._data = memoryview(bytearray(LARGEST_INLINE))
-        into, head = (self._head, self._data), self._head
-        while True:
-            try:
-                size, ancillary, _, _ = self._socket.recvmsg_into(into, ROOM, socket.MSG_CMSG_CLOEXEC)
-            except OSError:  # there are none: the command's check of its arguments reports it
+        waiting = self._waiting
+        while (found := waiting.pop(sequence, None)) is None:
+            if not self._receive():  # there are none: the command's check of its arguments reports it
                 return Incoming()
-            incoming = received(ancillary)
-            if int.from_bytes(head, "little") == sequence:
-                # A copy of its own, which the arrays of the call are made of.
-                incoming.inline = bytearray(self._data[: size - SEQUENCE_BYTES])
-                return incoming
+        if waiting:
+            for earlier in [one for one in waiting if one < sequence]:
+                del waiting[earlier]
+        return found
+
+    def _receive(self) -> bool:
+        """Take one datagram. False: there is none."""
+        try:
+            into = (self._head, self._buffer.memory)
+            size, ancillary, _, _ = self._socket.recvmsg_into(into, ROOM, socket.MSG_CMSG_CLOEXEC)
+        except OSError:
+            return False
+        if size < SEQUENCE_BYTES:  # the broker's end was shut down
+            return False
+        incoming = received(ancillary)
+        incoming.inline = self._buffer.take(size - SEQUENCE_BYTES)  # the arrays of the call are made of it
+        self._waiting[int.from_bytes(self._head, "little")] = incoming
+        return True
 
     def close(self) -> None:
         self._socket.close()

@@ -137,6 +137,8 @@ class WorkerService(WorkerBase):
     async def _serve(self) -> Server:
         server = Server([self])
         await server.start(sock=OwnSocket(fileno=self._listen_fd))
+        if self._inbox is not None:
+            self._inbox.open(self.loop)
         return server
 
     async def Work(self, stream: Stream[pb.Orders, pb.Reports]) -> None:

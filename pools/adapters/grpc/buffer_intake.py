@@ -30,6 +30,7 @@ LONGEST_PATH = 107  # bytes of a socket's path
 NUMBER_BYTES = 8  # of a datagram: the number that its call names
 UNCLAIMED_SECONDS = 5.0  # that the parts of arguments wait for their call at least, and at most twice as long
 LARGEST_DATAGRAM = NUMBER_BYTES + LARGEST_INLINE + 1  # one more: the kernel cuts off what does not fit
+MOST_READ = 1024  # datagrams, to find the one of a call; a socket holds fewer
 SHARE = 4  # a quarter of the broker's descriptors may be open for calls, and a quarter of that for one session
 MEMORY_SHARE = 2  # half of the machine's memory may be in arguments, and half of that in those of one session
 
@@ -95,25 +96,25 @@ class BufferIntake:
         self._total = BufferCount(self._most, self._most_bytes)
         self._path = path
         self._unclaimed = Unclaimed()
-        self._buffer = memoryview(bytearray(LARGEST_DATAGRAM))
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
         self._socket.bind(str(path))
-        self._loop.add_reader(self._socket.fileno(), self._read)
+        self._loop.add_reader(self._socket.fileno(), self._receive)
 
     def session(self) -> BufferCount:
         """The count of a new session."""
         return BufferCount(max(8, self._most // SHARE), self._most_bytes // MEMORY_SHARE)
 
-    def claim(self, number: int, session: BufferCount) -> CallBuffers | bytes:
+    def claim(self, number: int, session: BufferCount) -> CallBuffers | memoryview:
         """The parts that came under this number: files, or their bytes. Raises BadRequest or QueueFull."""
-        self._read()
-        incoming = self._unclaimed.take(number)
+        for _ in range(MOST_READ):  # while others send all the time, there is always one more
+            if (incoming := self._unclaimed.take(number)) is not None or not self._receive():
+                break
         if incoming is None:
             raise BadRequest("buffer: its descriptors did not arrive; send them before the call")
-        if isinstance(incoming, bytes):
+        if isinstance(incoming, memoryview):
             return incoming
         try:
             size = incoming.sizes()
@@ -123,21 +124,21 @@ class BufferIntake:
             one.check(len(incoming), size)
         return CallBuffers(incoming, size, (session, self._total))
 
-    def _read(self) -> None:
-        buffer = self._buffer
-        while True:
-            try:
-                size, ancillary, _, _ = self._socket.recvmsg_into([buffer], ROOM, socket.MSG_CMSG_CLOEXEC)
-            except OSError:  # nothing more, or closed
-                break
-            incoming = received(ancillary) if ancillary else None
-            number = int.from_bytes(buffer[:NUMBER_BYTES], "little")
-            if incoming is not None and size == NUMBER_BYTES and len(incoming):
-                self._unclaimed.put(number, incoming)
-            elif incoming is None and NUMBER_BYTES < size < len(buffer):
-                self._unclaimed.put(number, bytes(buffer[NUMBER_BYTES:size]))
+    def _receive(self) -> bool:
+        """Take one datagram. False: there is none."""
+        try:
+            data, ancillary, _, _ = self._socket.recvmsg(LARGEST_DATAGRAM, ROOM, socket.MSG_CMSG_CLOEXEC)
+        except OSError:  # nothing more, or closed
+            return False
+        number = int.from_bytes(data[:NUMBER_BYTES], "little")
+        incoming = received(ancillary) if ancillary else None
+        if incoming is not None and len(data) == NUMBER_BYTES and len(incoming):
+            self._unclaimed.put(number, incoming)
+        elif incoming is None and NUMBER_BYTES < len(data) < LARGEST_DATAGRAM:
+            self._unclaimed.put(number, memoryview(data)[NUMBER_BYTES:])  # without a copy
         if self._timer is None and len(self._unclaimed):
             self._timer = self._loop.call_later(UNCLAIMED_SECONDS, self._expire)
+        return True
 
     def _expire(self) -> None:
         self._timer = None

@@ -116,7 +116,7 @@ class GrpcLink:
                 order.buffer_socket = assignment.buffer_socket
                 order.ref, order.queued = assignment.ref, assignment.queued
         for name, value in assignment.attachments.items():
-            order.attachments[name] = value
+            order.attachments[name] = bytes(value)
             size += len(value)
         batch.added(size, urgent=bool(assignment.reply_socket))
 

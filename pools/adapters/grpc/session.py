@@ -230,7 +230,7 @@ class ClientSession:
         except errors.BrokerError as wrong:
             self._refuse(call.ref, wrong)
             return False
-        if isinstance(parts, bytes):
+        if isinstance(parts, memoryview):
             request.attachments = {**request.attachments, PARTS: parts}
         else:
             request.buffers = parts

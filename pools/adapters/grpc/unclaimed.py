@@ -1,8 +1,8 @@
 """The large parts of arguments whose call has not come yet. A client may send any number of them and no call.
 
 >>> waiting = Unclaimed()
->>> waiting.put(7, b"bytes of a part")
->>> waiting.expire(), waiting.take(7), waiting.take(7)
+>>> waiting.put(7, memoryview(b"bytes of a part"))
+>>> waiting.expire(), bytes(waiting.take(7)), waiting.take(7)
 (True, b'bytes of a part', None)
 """
 
@@ -21,14 +21,14 @@ class Unclaimed:
 
     def __init__(self) -> None:
         self._files: OrderedDict[int, Incoming] = OrderedDict()
-        self._copied: OrderedDict[int, bytes] = OrderedDict()
+        self._copied: OrderedDict[int, memoryview] = OrderedDict()
         self._bytes = 0
         self._overdue: set[int] = set()
 
     def __len__(self) -> int:
         return len(self._files) + len(self._copied)
 
-    def put(self, number: int, parts: Incoming | bytes) -> None:
+    def put(self, number: int, parts: Incoming | memoryview) -> None:
         self.take(number)
         if isinstance(parts, Incoming):
             self._files[number] = parts
@@ -40,7 +40,7 @@ class Unclaimed:
         while self._bytes > MOST_BYTES:
             self._bytes -= len(self._copied.popitem(last=False)[1])
 
-    def take(self, number: int) -> Incoming | bytes | None:
+    def take(self, number: int) -> Incoming | memoryview | None:
         copied = self._copied.pop(number, None)
         if copied is None:
             return self._files.pop(number, None)

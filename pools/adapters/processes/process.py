@@ -241,10 +241,10 @@ class WorkerProcess(ChildProcess):
         if not self.exited:
             self._page.revoke(first, last)
 
-    def pass_buffers(self, sequence: int, parts: Buffers | bytes) -> bool:
+    def pass_buffers(self, sequence: int, parts: Buffers | bytes | memoryview) -> bool:
         if self.buffers is None or self.exited:
             return False
-        if isinstance(parts, bytes):
+        if isinstance(parts, bytes | memoryview):
             return buffer_inbox.send(self.buffers, sequence, data=parts)
         self._may_have_buffers = True
         return buffer_inbox.send(self.buffers, sequence, parts.descriptors)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Iterator
-from socket import socket
+from socket import SHUT_RDWR, socket
 
 import pytest
 
@@ -12,6 +13,7 @@ from snakepit.workers.buffers import LARGEST_INLINE
 from snakepit.workers.memory_file import MemoryFile
 from snakepit.workers.transport import buffer_inbox
 from snakepit.workers.transport.buffer_inbox import BufferInbox
+from snakepit.workers.transport.receive_buffer import ReceiveBuffer
 
 
 @pytest.fixture
@@ -64,3 +66,30 @@ def test_a_full_socket_takes_no_more(ends: tuple[socket, BufferInbox]) -> None:
     while buffer_inbox.send(ends[0], sent + 1, data=bytes(50_000)):
         sent += 1
     assert sent > 0
+
+
+def test_parts_are_read_when_they_come_and_wait_for_their_call(ends: tuple[socket, BufferInbox]) -> None:
+    broker, inbox = ends
+    loop = asyncio.new_event_loop()
+    try:
+        inbox.open(loop)
+        for number in range(1, 33):  # more than a socket holds
+            assert buffer_inbox.send(broker, number, data=b"%d" % number * 9000)
+            loop.call_soon(loop.stop)
+            loop.run_forever()
+        assert [inbox.take(number).inline[:2] for number in (31, 3, 32)] == [b"31", b"", b"32"]
+        broker.shutdown(SHUT_RDWR)
+        assert not inbox.take(33).inline
+    finally:
+        loop.close()
+
+
+def test_a_large_part_is_handed_over_and_a_small_one_copied() -> None:
+    buffer = ReceiveBuffer(LARGEST_INLINE)
+    memory = buffer.memory
+    small = buffer.take(10)
+    assert (len(small), buffer.memory is memory) == (10, True)
+    memory[:4] = b"part"
+    large = buffer.take(LARGEST_INLINE // 2)
+    assert (large is memory, len(large), bytes(large[:4])) == (True, LARGEST_INLINE // 2, b"part")
+    assert (len(buffer.memory), buffer.memory is memory) == (LARGEST_INLINE, False)
