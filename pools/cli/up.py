@@ -188,9 +188,10 @@ class Up:
         """The programs in the order of their start; they stop in reverse order."""
         python = [sys.executable, "-m"]
         reload = ["--reload"] if self.reload else []
-        # Each thread of a request or a job gets an arena of glibc otherwise, whose free memory stays with the process.
-        arenas = {"MALLOC_ARENA_MAX": os.environ.get("MALLOC_ARENA_MAX", "2")}
-        yield Program("broker", [*python, "snakepit.pools.cli", "broker", *reload], patience=1.5)
+        # With several arenas of glibc, the arena of a new thread grows while others have free memory. The GIL lets one
+        # thread allocate at a time, so one arena costs no speed.
+        arenas = {"MALLOC_ARENA_MAX": os.environ.get("MALLOC_ARENA_MAX", "1")}
+        yield Program("broker", [*python, "snakepit.pools.cli", "broker", *reload], arenas, patience=1.5)
         if self.celery:
             celery = [*python, "celery", "--quiet", "-A", self.project.celery]
             level = ["--loglevel", self.log_level]
@@ -198,7 +199,7 @@ class Up:
             yield Program("celery", [*celery, *worker], arenas, patience=1.0, urgent=signal.SIGQUIT)
             # Not `worker -B`: it forks beat, which would go on after a SIGKILL of the worker.
             schedule = ["beat", "--pidfile=", "-s", str(self.state / "beat-schedule"), *level]
-            yield Program("beat", [*celery, *schedule], patience=0.5)
+            yield Program("beat", [*celery, *schedule], arenas, patience=0.5)
         if self.web:
             command = [*python, *self._web_server()]
             token = {"SNAKEPIT_DEMO_TOKEN": self.secrets.login_token} if self.secrets else {}

@@ -10,6 +10,8 @@ import pytest
 
 from snakepit.pools.cli.up import Up
 
+PROGRAMS = ("broker", "celery", "beat", "web")
+
 
 def environments(state: Path) -> dict[str, dict[str, str]]:
     up = Up(False, "127.0.0.1", 1)
@@ -17,16 +19,15 @@ def environments(state: Path) -> dict[str, dict[str, str]]:
     return {program.name: dict(program.environment) for program in up.programs()}
 
 
-def test_programs_with_threads_for_requests_and_jobs_share_two_arenas(
+def test_the_threads_of_each_program_share_one_arena(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MALLOC_ARENA_MAX", raising=False)
     found = environments(tmp_path)
-    assert found["web"]["MALLOC_ARENA_MAX"] == found["celery"]["MALLOC_ARENA_MAX"] == "2"
-    assert found["broker"] == {}  # whose workers inherit it
+    assert {name: one["MALLOC_ARENA_MAX"] for name, one in found.items()} == dict.fromkeys(PROGRAMS, "1")
 
 
 def test_a_number_of_arenas_in_the_environment_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MALLOC_ARENA_MAX", "8")
     found = environments(tmp_path)
-    assert found["web"]["MALLOC_ARENA_MAX"] == found["celery"]["MALLOC_ARENA_MAX"] == "8"
+    assert {name: one["MALLOC_ARENA_MAX"] for name, one in found.items()} == dict.fromkeys(PROGRAMS, "8")
