@@ -19,6 +19,7 @@ from snakepit.pools.broker.errors import BadArguments
 from snakepit.pools.broker.size_errors import arguments_too_large
 from snakepit.pools.client import Json
 from snakepit.pools.client.arguments import MAX_MESSAGE
+from snakepit.pools.jobs.shown_value import shown
 from snakepit.pools.models.strict_json import find_problem, scrub
 from snakepit.workers.schema import typed
 from snakepit.workers.schema.not_carried import NotCarried, ValueTooLarge
@@ -34,7 +35,9 @@ def store(arguments: Mapping[str, Any] | None) -> dict[str, Any]:
     stored = {}
     for name, value in arguments.items():
         if not isinstance(name, str):
-            raise BadArguments(f"arguments: the name {name!r} must be a string")
+            raise BadArguments(f"arguments: the name {shown(name)} must be a string")
+        if problem := find_problem(name):
+            raise BadArguments(f"arguments: the name {shown(name)} {problem}")
         tree = value if plain else _tree(name, value)
         if problem := find_problem({name: tree}, max_depth=conf.current().max_depth):
             raise BadArguments(f"{name}: {problem}", details={"argument": name})

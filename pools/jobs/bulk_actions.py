@@ -18,6 +18,7 @@ from snakepit.pools.broker.errors import BadRequest
 from snakepit.pools.jobs import after_end, control, deletion, ends, messages
 from snakepit.pools.jobs.listing import LARGE, capped_count
 from snakepit.pools.jobs.policy import Transition
+from snakepit.pools.jobs.shown_value import shown
 from snakepit.pools.jobs.signals import emit_finished, emit_requeued
 from snakepit.pools.models import Job, schema
 from snakepit.pools.models.job import JobQuerySet
@@ -49,7 +50,7 @@ class Result:
 def affected(action: str, rows: JobQuerySet) -> JobQuerySet:
     """The rows that the action changes: of others it would change nothing."""
     if action not in ACTIONS:
-        raise BadRequest(f"action: {action!r} is not one of {', '.join(ACTIONS)}")
+        raise BadRequest(f"action: {shown(action)} is not one of {', '.join(ACTIONS)}")
     rows = rows.filter(state__in=ACTIONS[action][0])
     return rows.filter(cancel_requested=False) if action == "cancel" else rows
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
+from uuid import UUID
 
 from django.db import transaction
 from django.db.models import Exists, OuterRef
@@ -12,6 +13,7 @@ from django.db.models import Exists, OuterRef
 from snakepit.pools.broker.errors import BadRequest
 from snakepit.pools.jobs import after_end, ends, leases, limits, messages, workflows
 from snakepit.pools.jobs.policy import Transition
+from snakepit.pools.jobs.predecessors import id_of
 from snakepit.pools.jobs.signals import emit_finished, emit_requeued
 from snakepit.pools.jobs.submission import enqueue
 from snakepit.pools.models import Job, JobEdge, JobEntry, schema
@@ -49,34 +51,36 @@ RENEWED: dict[str, Any] = {
 }
 
 
-def cancel(job_id: Any) -> Job:
+def cancel(job: Job | UUID | str) -> Job:
     """Cancel a job: immediately if it is queued, within two seconds if it runs. An ended job stays unchanged."""
+    job_id = id_of("job", job)
     # The second update catches a job that is claimed between the two, the next rounds one that is released or requeued.
     for _ in range(3):
-        job = Job.objects.get(pk=job_id)
-        end = ends.End(job, Transition(CANCELLED, counts=False), job.error, source=job.state)
-        if job.state in WAITING and ends.write([end]):
+        row = _read(job_id)
+        end = ends.End(row, Transition(CANCELLED, counts=False), row.error, source=row.state)
+        if row.state in WAITING and ends.write([end]):
             transaction.on_commit(lambda: emit_finished(job_id), using=schema.alias(), robust=True)
             break
         if Job.objects.filter(pk=job_id, state=RUNNING).update(cancel_requested=True):
             break
-    return Job.objects.get(pk=job_id)
+    return _read(job_id)
 
 
-def retry(job_id: Any) -> Job:
+def retry(job: Job | UUID | str) -> Job:
     """Queue a job again after it ended without success: the same row, with a new budget of attempts."""
+    job_id = id_of("job", job)
     with transaction.atomic(using=schema.alias()):
         again = requeue([job_id])
-        job = Job.objects.get(pk=job_id)
-        if not again and (bad := workflows.refusal(job)) and job.ended:
+        row = _read(job_id)
+        if not again and (bad := workflows.refusal(row)) and row.ended:
             raise BadRequest(f"{bad}, and this job waits for its success. Retry that one first.")
         if not again:
             raise BadRequest(
-                f"The job is {job.state}; only a job that ended without success can be retried. Clone it instead.",
-                details={"state": job.state},
+                f"The job is {row.state}; only a job that ended without success can be retried. Clone it instead.",
+                details={"state": row.state},
             )
-        transaction.on_commit(lambda: _send(job), using=schema.alias(), robust=True)
-    return job
+        transaction.on_commit(lambda: _send(row), using=schema.alias(), robust=True)
+    return row
 
 
 def requeue(job_ids: Sequence[Any]) -> frozenset[Any]:
@@ -99,12 +103,19 @@ def requeue(job_ids: Sequence[Any]) -> frozenset[Any]:
     return frozenset(again)
 
 
-def clone(job_id: Any, owner: str = "") -> Job:
+def clone(job: Job | UUID | str, owner: str = "") -> Job:
     """Submit a new job with the same command, arguments and options."""
-    job = Job.objects.get(pk=job_id)
-    wanted = {name: getattr(job, name) for name in COPIED}
-    wanted["limit_key"] = limits.current_key(job.pool, job.arguments)
-    return enqueue({**wanted, "owner": owner or job.owner, "idempotency_key": ""})
+    row = _read(id_of("job", job))
+    wanted = {name: getattr(row, name) for name in COPIED}
+    wanted["limit_key"] = limits.current_key(row.pool, row.arguments)
+    return enqueue({**wanted, "owner": owner or row.owner, "idempotency_key": ""})
+
+
+def _read(job_id: UUID) -> Job:
+    """The row as it is now."""
+    if (job := Job.objects.filter(pk=job_id).first()) is None:
+        raise BadRequest(f"job: no job has the id {job_id}", details={"job": str(job_id)})
+    return job
 
 
 def _send(job: Job) -> None:

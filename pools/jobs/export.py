@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from snakepit.pools.broker.errors import BadRequest
+from snakepit.pools.jobs.shown_value import shown
 from snakepit.pools.models import Job
 from snakepit.pools.models.job import JobQuerySet
 
@@ -26,7 +27,7 @@ Encode = Callable[[Any], str]
 
 def check_format(name: str) -> str:
     if name not in FORMATS:
-        raise BadRequest(f"format: {name!r} is not one of {', '.join(FORMATS)}")
+        raise BadRequest(f"format: {shown(name)} is not one of {', '.join(FORMATS)}")
     return name
 
 

@@ -20,6 +20,7 @@ from django.db.models.functions import Cast, Concat, Left
 
 from snakepit.pools import conf
 from snakepit.pools.broker.errors import BadRequest
+from snakepit.pools.jobs.shown_value import shown
 from snakepit.pools.models import Job, schema
 from snakepit.pools.models.job import JobQuerySet
 from snakepit.pools.models.states import SHOWN_STATES
@@ -51,7 +52,7 @@ class JobQuery:
 
     def __post_init__(self) -> None:
         if self.state and self.state not in SHOWN_STATES:
-            raise BadRequest(f"state: {self.state!r} is not one of {', '.join(SHOWN_STATES)}")
+            raise BadRequest(f"state: {shown(self.state)} is not one of {', '.join(SHOWN_STATES)}")
         for name in ("pool", "command", "owner", "tag", "arguments"):
             if problem := find_problem(getattr(self, name)):  # PostgreSQL rejects it
                 raise BadRequest(f"{name}: {problem}; remove it")
@@ -90,7 +91,7 @@ def _workflow_id(text: str) -> uuid.UUID:
     try:
         return uuid.UUID(text)
     except ValueError:
-        raise BadRequest(f"workflow: {text[:50]!r} is not the id of a workflow") from None
+        raise BadRequest(f"workflow: {shown(text)} is not the id of a workflow") from None
 
 
 def _with_arguments(rows: JobQuerySet, wanted: str) -> JobQuerySet:

@@ -15,6 +15,7 @@ from django.utils import timezone
 from snakepit.pools import conf
 from snakepit.pools.broker.caller import current
 from snakepit.pools.broker.errors import BadRequest
+from snakepit.pools.jobs.shown_value import shown
 from snakepit.pools.jobs.unique import Unique
 from snakepit.pools.models.job import RETRIES, join_tags
 from snakepit.pools.models.moments import find_problem, utc_now
@@ -112,7 +113,7 @@ def _name_of(owner: Any) -> str:
     if owner is None or isinstance(owner, str):
         return owner or ""
     if not callable(name := getattr(owner, "get_username", None)):
-        raise BadRequest(f"owner: {owner!r} is neither a user nor the name of one")
+        raise BadRequest(f"owner: {shown(owner)} is neither a user nor the name of one")
     return str(name() or "")
 
 
@@ -122,22 +123,16 @@ def _or(value: Any, default: Any) -> Any:
 
 def _whole(name: str, value: Any, low: int, high: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise BadRequest(f"{name}: {_short(value)} is not a whole number from {low} to {high}")
+        raise BadRequest(f"{name}: {shown(value)} is not a whole number from {low} to {high}")
     return value
-
-
-def _short(value: Any) -> str:
-    """The value in an error. Python refuses to print a whole number of more than 4300 digits."""
-    large = isinstance(value, int) and abs(value) >= 10**40
-    return "a number of more than 40 digits" if large else repr(value)[:100]
 
 
 def _seconds(name: str, value: Any, low: float, high: float) -> float:
     whole = isinstance(value, int) and not isinstance(value, bool)  # perhaps larger than a float can be
     if not whole and not (isinstance(value, float) and math.isfinite(value)):
-        raise BadRequest(f"{name}: {value!r} is not a number of seconds")
+        raise BadRequest(f"{name}: {shown(value)} is not a number of seconds")
     if not low <= value <= high:
-        raise BadRequest(f"{name}: {_short(value)} is outside {low} to {high} seconds")
+        raise BadRequest(f"{name}: {shown(value)} is outside {low} to {high} seconds")
     return float(value)
 
 
@@ -147,7 +142,7 @@ def _moment(name: str, value: Any) -> datetime | None:
     if isinstance(value, datetime) and timezone.is_naive(value):
         raise BadRequest(f"{name}: {value.isoformat()} has no time zone; write it as 2026-01-31T12:00:00Z")
     if not isinstance(value, datetime):
-        raise BadRequest(f"{name}: {value!r} is not a datetime with a time zone, such as 2026-01-31T12:00:00Z")
+        raise BadRequest(f"{name}: {shown(value)} is not a datetime with a time zone, such as 2026-01-31T12:00:00Z")
     if problem := find_problem(value):
         raise BadRequest(f"{name}: {problem}")
     return value
@@ -155,7 +150,7 @@ def _moment(name: str, value: Any) -> datetime | None:
 
 def _one_of(name: str, value: Any, allowed: Sequence[str]) -> str:
     if value not in allowed:
-        raise BadRequest(f"{name}: {value!r} is not one of {', '.join(allowed)}")
+        raise BadRequest(f"{name}: {shown(value)} is not one of {', '.join(allowed)}")
     return str(value)
 
 
@@ -170,5 +165,5 @@ def _tags(tags: Any) -> str:
         raise BadRequest(f"tags: must be a list of at most {MOST_TAGS} tags")
     for tag in tags:
         if not isinstance(tag, str) or not TAG.fullmatch(tag):
-            raise BadRequest(f"tags: {tag!r} must have 1 to 50 characters: lower-case letters, digits and _.:-")
+            raise BadRequest(f"tags: {shown(tag)} must have 1 to 50 characters: lower-case letters, digits and _.:-")
     return join_tags(list(dict.fromkeys(tags)))

@@ -17,6 +17,7 @@ from django.db import OperationalError, connections, transaction
 
 from snakepit.pools.broker.errors import BadRequest
 from snakepit.pools.jobs import after_end
+from snakepit.pools.jobs.shown_value import shown
 from snakepit.pools.models import Job, JobEdge, schema
 from snakepit.pools.models.states import ACTIVE
 from snakepit.pools.models.workflow import CANCEL, POLICIES
@@ -103,12 +104,12 @@ def id_of(field: str, value: Any) -> uuid.UUID:
     try:
         return value if isinstance(value, uuid.UUID) else uuid.UUID(value)
     except (ValueError, TypeError, AttributeError):
-        raise BadRequest(f"{field}: {str(value)[:50]!r} is neither a job nor the id of one") from None
+        raise BadRequest(f"{field}: {shown(value)} is neither a job nor the id of one") from None
 
 
 def check_policy(name: Any) -> str:
     if name not in POLICIES:
-        raise BadRequest(f"on_failure: {str(name)[:50]!r} is not one of {', '.join(POLICIES)}")
+        raise BadRequest(f"on_failure: {shown(name)} is not one of {', '.join(POLICIES)}")
     return str(name)
 
 

@@ -6,7 +6,9 @@ from django.db import transaction
 
 from snakepit.pools.broker.errors import PoolUnknown
 from snakepit.pools.jobs import claims, limits, messages
+from snakepit.pools.jobs.shown_value import shown
 from snakepit.pools.models import Pool, schema
+from snakepit.pools.models.strict_json import find_problem
 
 MOST = 1000  # jobs that run in this process after a resume
 
@@ -39,11 +41,11 @@ def wake_limited() -> int:
 
 def _set(pool: str, paused: bool) -> bool:
     # Not by save(): the definition stays the same, so brokers need not read it again.
-    rows = Pool.objects.filter(name=pool) if isinstance(pool, str) and "\0" not in pool else Pool.objects.none()
+    rows = Pool.objects.filter(name=pool) if isinstance(pool, str) and not find_problem(pool) else Pool.objects.none()
     if rows.filter(queue_paused=not paused).update(queue_paused=paused):
         return True
     if not rows.exists():
-        raise PoolUnknown(f"No pool is named {str(pool)[:50]!r}.", details={"pool": str(pool)})
+        raise PoolUnknown(f"No pool is named {shown(pool)}.", details={"pool": shown(pool)})
     return False
 
 

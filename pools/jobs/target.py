@@ -15,6 +15,7 @@ from snakepit.pools.client import shared
 from snakepit.pools.jobs import commands, in_process
 from snakepit.pools.jobs.arguments import check_size
 from snakepit.pools.jobs.schema_check import problems
+from snakepit.pools.jobs.shown_value import shown
 from snakepit.pools.models import Pool
 from snakepit.pools.models.strict_json import find_problem as find_wrong
 
@@ -28,12 +29,12 @@ class JobTarget:
         if not isinstance(pool, str) or find_wrong(pool):
             raise BadRequest("pool: must be the name of a pool")
         if not isinstance(command, str) or not NAME.fullmatch(command):
-            raise BadRequest(f"command: {str(command)[:50]!r} is not the name of a command")
+            raise BadRequest(f"command: {shown(command)} is not the name of a command")
         if command == ON_FAILURE:
             raise BadRequest("command: on_failure is a hook of the adapter, which runs after a job has failed")
         spec = definition(pool)
         if spec is None or not spec.enabled:
-            raise PoolUnknown(f"No pool is named {pool!r}." if spec is None else f"The pool {pool!r} is disabled.")
+            raise PoolUnknown(f"No pool is named {shown(pool)}." if spec is None else f"The pool {pool!r} is disabled.")
         self._pool, self._command, self._largest = pool, command, spec.max_payload
         self._limits = () if find_problem(spec.job_limits) else spec.job_limits
         self._known: commands.Commands | None = None

@@ -27,6 +27,7 @@ from django.db.models import Q
 from django.db.models.functions import Now
 
 from snakepit.pools.broker.errors import BadRequest
+from snakepit.pools.jobs.shown_value import shown
 from snakepit.pools.models import Job, Pool, schema
 from snakepit.pools.models.states import ACTIVE, SCHEDULED, SHOWN_STATES
 
@@ -52,18 +53,18 @@ class Unique:
     def __post_init__(self) -> None:
         names = self.by
         if not isinstance(names, str | Sequence) or not all(isinstance(one, str) for one in names):
-            raise BadRequest(f"unique: by: {names!r} is neither 'arguments' nor a list of names of arguments")
+            raise BadRequest(f"unique: by: {shown(names)} is neither 'arguments' nor a list of names of arguments")
         if len(names) > MOST_NAMES and not isinstance(names, str):
             raise BadRequest(f"unique: by: must be at most {MOST_NAMES} names")
         period = self.period
         if period is not None and not (
             isinstance(period, int | float) and not isinstance(period, bool) and 0 < period <= LONGEST
         ):
-            raise BadRequest(f"unique: period: {str(period)[:40]} is not a number of seconds up to {LONGEST}")
+            raise BadRequest(f"unique: period: {shown(period)} is not a number of seconds up to {LONGEST}")
         states = self.states
         right = isinstance(states, Collection) and not isinstance(states, str | Mapping) and bool(states)
         if not right or not all(one in SHOWN_STATES for one in states):
-            raise BadRequest(f"unique: states: {states!r} must be a list of {', '.join(SHOWN_STATES)}")
+            raise BadRequest(f"unique: states: {shown(states)} must be a list of {', '.join(SHOWN_STATES)}")
 
     def key(self, pool: str, command: str, owner: str, arguments: Mapping[str, Any]) -> str:
         """The key of a job with these stored arguments."""
@@ -100,7 +101,7 @@ def of(given: Any) -> Unique | None:
     if given is True:
         return Unique()
     if not isinstance(given, Unique):
-        raise BadRequest(f"unique: {given!r} is not a snakepit.pools.jobs.Unique, or True")
+        raise BadRequest(f"unique: {shown(given)} is not a snakepit.pools.jobs.Unique, or True")
     return given
 
 

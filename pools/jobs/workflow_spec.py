@@ -19,6 +19,7 @@ from snakepit.pools.broker.errors import BadRequest
 from snakepit.pools.client import Json
 from snakepit.pools.jobs.options import JobOptions
 from snakepit.pools.jobs.predecessors import check_policy
+from snakepit.pools.jobs.shown_value import shown
 from snakepit.pools.jobs.workflows import EARLIER, MOST_JOBS, Need, Step
 
 MOMENTS = ("run_after", "deadline", "expires")
@@ -65,7 +66,7 @@ def _step(index: int, job: Any, names: dict[str, int]) -> Step:
     )
     name = job.get("id", str(index))
     if not isinstance(name, str) or name in names:
-        raise BadRequest(f"id: {name!r} must be text that no other job of the workflow has")
+        raise BadRequest(f"id: {shown(name)} must be text that no other job of the workflow has")
     names[name] = index
     return step
 
@@ -107,5 +108,5 @@ def _need(field: str, name: Any, names: Mapping[str, int], argument: str = "", p
         return Need(EARLIER, argument, position, uuid.UUID(name))
     except (ValueError, TypeError, AttributeError):
         raise BadRequest(
-            f"{field}: {str(name)[:50]!r} is neither the name of a job before this one nor the id of a submitted job"
+            f"{field}: {shown(name)} is neither the name of a job before this one nor the id of a submitted job"
         ) from None

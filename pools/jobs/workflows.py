@@ -26,6 +26,7 @@ from snakepit.pools.jobs.arguments import storable, store
 from snakepit.pools.jobs.options import JobOptions
 from snakepit.pools.jobs.policy import Transition
 from snakepit.pools.jobs.room import check_room
+from snakepit.pools.jobs.shown_value import shown
 from snakepit.pools.jobs.signals import emit_finished
 from snakepit.pools.jobs.submission import announce, on_commit, send_many_on_commit, send_on_commit
 from snakepit.pools.jobs.target import JobTarget
@@ -131,7 +132,7 @@ class Workflow:
         """Add jobs that each receive the result of the one before as `argument`, the first one `value`."""
         last = value
         if isinstance(commands, str):
-            raise BadRequest(f"commands: must be a list of names, such as [{commands!r}], not a str")
+            raise BadRequest(f"commands: must be a list of names, such as [{shown(commands)}], not a str")
         for command in commands:
             last = self.job(pool, command, {argument: last}, **options)
         if not isinstance(last, Step):

@@ -20,7 +20,8 @@ from typing import Any, NoReturn
 from snakepit.pools.broker.json_keys import RepeatedKey, unrepeated
 from snakepit.workers.report import utf8
 
-EXACT = frozenset({int, bool, type(None)})  # types whose every value is JSON
+EXACT = frozenset({bool, type(None)})  # types whose every value is JSON
+HUGE = 10**4300  # Python reads and writes no whole number of more digits
 
 
 class NotStrict(ValueError):
@@ -44,7 +45,7 @@ def loads(text: bytes, *, max_depth: int) -> Any:
     except json.JSONDecodeError as error:
         raise NotStrict(f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
     except ValueError:
-        raise NotStrict("holds a whole number of more than 4300 digits") from None
+        raise NotStrict("contains a whole number of more than 4300 digits") from None
     # The walk costs more than the parsing, and few bodies can hold what it looks for.
     if b"\\u" in text or text.count(b"[") + text.count(b"{") > max_depth:
         problem = find_problem(value, max_depth=max_depth)
@@ -58,7 +59,8 @@ def find_problem(value: Any, *, max_depth: int = 64) -> str | None:
     rest: list[tuple[Any, int]] = [(value, 0)]
     while rest:
         one, depth = rest.pop()
-        if type(one) in EXACT:  # first: an `isinstance` of Mapping takes longer than the rest
+        # First: an `isinstance` of Mapping takes longer than the rest.
+        if type(one) in EXACT or (type(one) is int and -HUGE < one < HUGE):
             continue
         if isinstance(one, str):
             if problem := _wrong_text(one):
@@ -71,11 +73,18 @@ def find_problem(value: Any, *, max_depth: int = 64) -> str | None:
                 rest += [(child, depth + 1) for child in one.values()]
             else:
                 rest += [(child, depth + 1) for child in one]
-        elif isinstance(one, float) and not math.isfinite(one):
-            return f"contains {one}, which JSON cannot represent"
-        elif one is not None and not isinstance(one, bool | int | float):
-            return f"contains a {type(one).__name__}, which JSON cannot represent"
+        elif problem := _wrong_number(one):
+            return problem
     return None
+
+
+def _wrong_number(value: Any) -> str:
+    """What is wrong with what is neither text nor a container."""
+    if isinstance(value, int):
+        return "" if -HUGE < value < HUGE else "contains a whole number of more than 4300 digits"
+    if not isinstance(value, float):
+        return f"contains a {type(value).__name__}, which JSON cannot represent"
+    return "" if math.isfinite(value) else f"contains {value}, which JSON cannot represent"
 
 
 def scrub(value: Any) -> Any:

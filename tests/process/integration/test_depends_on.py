@@ -207,7 +207,7 @@ def test_a_workflow_waits_for_jobs_from_before_it(manual: Pools) -> None:
         ({"depends_on": "x"}, "depends_on: must be a list"),
         ({"depends_on": 5}, "depends_on: must be a list"),
         ({"depends_on": ["x"]}, "depends_on: 'x' is neither a job nor the id of one"),
-        ({"depends_on": [None]}, "depends_on: 'None' is neither"),
+        ({"depends_on": [None]}, "depends_on: None is neither"),
         ({"depends_on": [uuid.UUID(int=7)]}, "depends_on: no job has the id 00000000-"),
         ({"depends_on": [uuid.UUID(int=2**128 - 1)]}, "depends_on: no job has the id ffffffff-"),
         ({"depends_on": [Job(pool="sums", command="add")]}, "depends_on: no job has the id"),
