@@ -378,6 +378,11 @@ def from_code(
     return ERRORS.get(code, BrokerError)(message, outcome=outcome, details=details, retry_after=retry_after)
 
 
+def is_silent(error: BrokerError) -> bool:
+    """Whether a broker runs but did not answer a question in time: starting another one would not help."""
+    return isinstance(error, DeadlineExceeded) or bool(error.details.get("silent"))
+
+
 def no_command(pool: str, name: str, known: Iterable[str]) -> CommandUnknown:
     """Return the error of an unknown command, with the nearest name or all names."""
     names = sorted(known)

@@ -18,6 +18,8 @@ MISSED_SWEEPS = 3
 DRIFT = (1.0, 10.0)  # seconds between two clocks: a warning, a problem
 SHORT_TIMEOUT = 5.0  # seconds that a SQLite writer waits for the lock
 CONNECTIONS_USED = 0.8  # share of PostgreSQL's connections
+START = "Start it: snakepit broker (or: python manage.py snakepit broker)."
+FROZEN = "Look at its process: ps -o stat= -p PID. If that is T, it is stopped: kill -CONT PID. Else look at the load."
 FRESH = 10.0  # seconds in which a living broker is seen
 SILENT = 60.0  # seconds after which a broker without a clean shutdown counts as lost
 OVERDUE = 60.0  # seconds that a job may be due and unclaimed
@@ -79,7 +81,7 @@ def broker(facts: SystemFacts) -> Iterator[Finding]:
     """The broker answers, runs this release, and reports no problem."""
     known = facts.broker
     if isinstance(known, Unknown):
-        yield problem("broker", known.reason, "Start it: snakepit broker (or: python manage.py snakepit broker).")
+        yield problem("broker", known.reason, FROZEN if known.silent else START)
         return
     node = known.node
     for text in node.problems:

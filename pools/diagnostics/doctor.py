@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from snakepit.pools import conf
 from snakepit.pools.adapters.interpreters.known import Interpreters, define, interpreters_of_settings
 from snakepit.pools.adapters.network.client_certificate import client_certificate
-from snakepit.pools.broker.errors import BrokerError
+from snakepit.pools.broker.errors import BrokerError, is_silent
 from snakepit.pools.broker.ports import Definition
 from snakepit.pools.broker.spec import InvalidSpec, PoolSpec
 from snakepit.pools.broker.status import BrokerStatus
@@ -97,7 +97,7 @@ def _broker(status: Callable[[], BrokerStatus]) -> BrokerStatus | Unknown:
     try:
         return status()
     except BrokerError as error:
-        return Unknown(error.message)
+        return Unknown(error.message, is_silent(error))
 
 
 def _machine(broker: BrokerStatus | Unknown) -> facts.MachineFacts:

@@ -13,6 +13,7 @@ class Unknown:
     """A part that could not be read, and why."""
 
     reason: str
+    silent: bool = False  # it runs, but did not answer in time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

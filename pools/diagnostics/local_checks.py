@@ -70,7 +70,7 @@ def runtime(facts: SystemFacts) -> Iterator[Finding]:
     wrong = list(_wrong_modes(known))
     for evidence, fix in wrong:
         yield problem("runtime directory", evidence, fix)
-    if known.socket.exists and isinstance(facts.broker, Unknown):
+    if known.socket.exists and isinstance(facts.broker, Unknown) and not facts.broker.silent:
         yield warning(
             "runtime directory",
             f"{known.socket.path} exists, but no broker answers at it",

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from snakepit.pools.broker.errors import NOT_STARTED, BrokerError, BrokerUnreachable, DeadlineExceeded
+from snakepit.pools.broker.errors import NOT_STARTED, BrokerError, BrokerUnreachable, DeadlineExceeded, is_silent
 from snakepit.pools.broker.status import BrokerStatus
 from snakepit.pools.client import shared
 from snakepit.pools.web.errors import seen_from_outside
@@ -147,8 +147,8 @@ class LastStatus:
 
 
 def kind_of(error: BrokerError) -> str:
-    """SILENT: its socket is open, so starting another broker would not help."""
-    if isinstance(error, DeadlineExceeded) or error.details.get("silent"):
+    """Why a question has no answer."""
+    if is_silent(error):
         return SILENT
     return ABSENT if isinstance(error, BrokerUnreachable) and error.outcome == NOT_STARTED else OTHER
 

@@ -364,6 +364,18 @@ def test_a_pool_of_other_nodes_needs_no_room_and_no_interpreter_here() -> None:
     assert not worst(replace(SOUND, pools=(POOL, big), database=replace(DATABASE, nodes=(OWN, node))))
 
 
+@pytest.mark.parametrize("silent", [True, False])
+def test_a_frozen_broker_is_not_called_a_crashed_one_and_no_second_one_is_advised(silent: bool) -> None:
+    found = worst(replace(SOUND, broker=Unknown("the broker did not answer", silent=silent)))
+    advice = " ".join(one.fix or "" for one in found)
+    assert {one.check for one in found} == ({"broker"} if silent else {"broker", "runtime directory"})
+    assert ("kill -CONT" in advice, "snakepit broker" in advice, "crashed" in advice) == (
+        silent,
+        not silent,
+        not silent,
+    )
+
+
 def test_a_broker_without_its_database_advises_to_start_it_and_blames_no_pool() -> None:
     away = replace(SOUND, broker=status([], **NODE, problems=(f"{NOT_READ}: connection timeout expired",)))
     found = [one for one in worst(away) if one.check in ("broker", "pool")]
