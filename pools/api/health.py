@@ -14,7 +14,7 @@ from snakepit.pools.broker.errors import BrokerError
 from snakepit.pools.client import shared
 from snakepit.pools.models import schema
 from snakepit.pools.models.hosting import hosted
-from snakepit.pools.web.last_status import PATIENCE
+from snakepit.pools.web.last_status import ABSENT, last_status
 
 router = Router(tags=["health"], auth=None)
 
@@ -37,10 +37,13 @@ async def ready(request: HttpRequest) -> HttpResponse:
         problems.append("the database does not respond")
         wanted = []
     try:
-        status = await shared.client().astatus(timeout=PATIENCE)  # a probe has a bound of its own, often one second
-    except BrokerError:
-        problems.append("the broker does not respond")
+        # A probe has a bound of its own, often one second.
+        status = await shared.client().astatus(timeout=last_status.patience())
+    except BrokerError as error:
+        absent = last_status.missed(error).kind == ABSENT
+        problems.append("no broker runs here" if absent else "the broker does not respond")
     else:
+        last_status.record(status)
         counts = {one.name: one.ready for one in status.pools}
         if status.node.draining:  # load balancers then use another node
             problems.append("the node is draining")

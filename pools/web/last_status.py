@@ -25,13 +25,14 @@ if TYPE_CHECKING:
     from snakepit.pools.client import Client
 
 PATIENCE = 0.8  # seconds that the broker may take for the answer to a request
-BRIEF = 0.2  # the same while the broker is known to be silent: a page shows the last status instead of waiting
+BRIEF = 0.2  # the same while the broker is known to be away: a page shows the last status instead of waiting
 PATIENT_EVERY = 10.0  # seconds between two full waits for a silent broker: an overloaded one answers, but late
 UNSEEN = 60.0  # seconds without a question, after which a missed answer is a new trouble
-PAUSE = 1.0  # seconds after a missed answer in which a silent broker is not asked again
+PAUSE = 1.0  # seconds after a missed answer in which a broker that is away is not asked again
 SILENT = "silent"  # a broker runs here, but it does not answer in time
 ABSENT = "absent"  # no broker listens
 OTHER = "other"
+AWAY = (SILENT, ABSENT)  # each question takes its whole time: a client waits for an absent broker to start
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ class LastStatus:
     def ask(self) -> Snapshot:
         """Ask the broker. Raises BrokerUnreachable if it does not answer and never did."""
         client = self._client()
-        if self._is_known_silent():
+        if self._is_known_away():
             return self._stale()
         try:
             return self.record(client.status(timeout=self.patience()))
@@ -87,7 +88,7 @@ class LastStatus:
     async def aask(self) -> Snapshot:
         """As `ask`, for an event loop."""
         client = self._client()
-        if self._is_known_silent():
+        if self._is_known_away():
             return self._stale()
         try:
             return self.record(await client.astatus(timeout=self.patience()))
@@ -96,9 +97,9 @@ class LastStatus:
             return self._stale()
 
     def patience(self) -> float:
-        """Seconds to wait for the next answer: PATIENCE, or BRIEF while the broker is silent."""
+        """Seconds to wait for the next answer: PATIENCE, or BRIEF while the broker is away."""
         now, trouble = time.monotonic(), self._trouble
-        if trouble is not None and trouble.kind == SILENT and now - self._waited_at < PATIENT_EVERY:
+        if trouble is not None and trouble.kind in AWAY and now - self._waited_at < PATIENT_EVERY:
             return BRIEF
         self._waited_at = now
         return PATIENCE
@@ -133,10 +134,10 @@ class LastStatus:
             self._of = client
         return client
 
-    def _is_known_silent(self) -> bool:
-        """Whether a silent broker was asked within the last second: one page waits for it, not each in turn."""
+    def _is_known_away(self) -> bool:
+        """Whether a broker that is away was asked within the last second: one page waits for it, not each in turn."""
         trouble = self._trouble
-        return trouble is not None and trouble.kind == SILENT and time.monotonic() - self._missed_at < PAUSE
+        return trouble is not None and trouble.kind in AWAY and time.monotonic() - self._missed_at < PAUSE
 
     def _stale(self) -> Snapshot:
         with self._lock:

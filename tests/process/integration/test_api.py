@@ -205,7 +205,7 @@ def test_the_description_has_the_bounds_of_limits_sizes_and_names(client: Client
 def test_ready_reports_an_unreachable_broker(client: Client, broker: FakeClient) -> None:
     broker.error = unreachable()
     response = client.get("/api/ready")
-    assert (response.status_code, response.json()["problems"]) == (503, ["the broker does not respond"])
+    assert (response.status_code, response.json()["problems"]) == (503, ["no broker runs here"])
 
 
 def test_ready_reports_an_unavailable_database(

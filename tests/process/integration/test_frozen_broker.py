@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from django.test import Client
 
-from snakepit.pools.broker.errors import DeadlineExceeded
+from snakepit.pools.broker.errors import BrokerError, DeadlineExceeded
 from snakepit.pools.client import connect, shared
 from snakepit.pools.dashboard.hub import Hub
 from snakepit.pools.models import Pool
@@ -78,6 +78,30 @@ def test_readiness_waits_for_a_frozen_broker_briefly(client: Client, broker: Fak
     assert client.get("/api/ready").status_code == 503
     assert broker.patience
     assert sum(broker.patience) <= BOUND
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("error", [DeadlineExceeded("Status was not answered."), unreachable()])
+def test_one_request_in_a_second_waits_for_a_broker_that_is_away(
+    error: BrokerError, client: Client, broker: FakeClient, make_key: Callable[..., str]
+) -> None:
+    headers = {"Authorization": make_key()}
+    assert client.get("/api/status", headers=headers).json()["snapshot"]["stale"] is False
+    broker.error = error
+    broker.patience.clear()
+    for _ in range(3):
+        assert client.get("/api/status", headers=headers).json()["snapshot"]["stale"] is True
+    assert broker.patience == [PATIENCE]
+
+
+@pytest.mark.django_db
+def test_readiness_says_what_is_the_matter_with_the_broker(client: Client, broker: FakeClient) -> None:
+    for error, problem in (
+        (DeadlineExceeded("Status was not answered."), "the broker does not respond"),
+        (unreachable(), "no broker runs here"),
+    ):
+        broker.error = error
+        assert client.get("/api/ready").json()["problems"] == [problem]
 
 
 @pytest.mark.django_db
