@@ -24,7 +24,7 @@ ERROR, WARNING = "error", "warning"
 DEATHS = 3  # deaths of a pool's workers ...
 DEATH_WINDOW = 300.0  # ... in so many seconds are a crash loop
 GROWTH = 60.0  # MiB an hour: a worker that grows faster raises an alert, also if no leak by calls is measured ...
-WARM = 240.0  # ... once it has been ready for so many seconds: before, it only warms up
+WARM = 900.0  # ... once it has been ready for so many seconds: before, it only warms up
 SOON = 3600.0  # seconds: a soft limit that is reached later is no alert yet
 
 # The events, or event/reason, that begin a trouble, and those that end it.
@@ -44,6 +44,7 @@ ORIGINS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 
 COUNTED = 1000  # jobs of an alert; above it their number is not counted
+YOUR_APP = "your_project"  # in a command line, where the project's Celery app is not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,7 @@ class StoredState:
     late_since: float = 0.0  # the first of these times
     transport: str = ""  # why the message transport of jobs does not answer
     transport_since: float = 0.0  # when this process first found that
+    celery: str = ""  # what `celery -A` takes to find the project's app; empty: not known
     overdue: int = 0  # jobs that are due and that no Celery worker takes
     overdue_since: float = 0.0  # when the oldest of them was queued
     uses_jobs: bool = True  # False: no job was ever submitted, so the project may run without Celery
@@ -161,7 +163,8 @@ def _began(key: str, events: Sequence[RecordedEvent]) -> float:
 
 def _of_node(node: NodeStatus, stored: StoredState) -> Iterator[Alert]:
     if node.clock == CLOCK_MISSING and stored.uses_jobs:
-        cause = "Celery beat sends no sweeps, so the broker sweeps by itself. Start it with `celery -A PROJECT beat`."
+        start = f"celery -A {stored.celery or YOUR_APP} beat"
+        cause = f"Celery beat sends no sweeps, so the broker sweeps by itself. Start it with `{start}`."
         if stored.transport:
             cause = "Its sweeps come through the message transport, which does not answer. The broker sweeps by itself."
         yield Alert("clock", WARNING, "The lifecycle clock is missing", cause, "nodes")
@@ -212,9 +215,8 @@ def _of_jobs(stored: StoredState) -> Iterator[Alert]:
         jobs = "1 job is due and waits" if stored.overdue == 1 else f"{_counted(stored.overdue)} jobs are due and wait"
         cause = "Celery workers receive no jobs, because the message transport does not answer."
         if not stored.transport:
-            cause = (
-                "No Celery worker takes them. Start one with `celery -A PROJECT worker --pool threads`, or add threads."
-            )
+            start = f"celery -A {stored.celery or YOUR_APP} worker --pool threads"
+            cause = f"No Celery worker takes them. Start one with `{start}`, or add threads."
         since = stored.overdue_since
         yield Alert("jobs:overdue", ERROR, jobs, cause, "diagnostics", action="Check", since=since)
     yield from _of_schedules(stored)

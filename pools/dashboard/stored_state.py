@@ -18,6 +18,7 @@ from snakepit.pools.diagnostics.doctor import data_directories
 from snakepit.pools.jobs.distinct import values_of
 from snakepit.pools.jobs.leases import db_unit
 from snakepit.pools.jobs.limits import holding_pools
+from snakepit.pools.jobs.messages import app_argument
 from snakepit.pools.jobs.periodic import late_after
 from snakepit.pools.models import Job, Node, PeriodicJob, Pool
 from snakepit.pools.models.moments import utc_now
@@ -57,6 +58,7 @@ def read_stored_state() -> StoredState:
             uses_jobs=Job.objects.exists(),
             soft_limits=dict(limits),
             full_disks=full_disks(),
+            celery=app_argument(),
         )
 
 

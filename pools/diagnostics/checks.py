@@ -151,7 +151,7 @@ def beat(facts: SystemFacts) -> Iterator[Finding]:
         return
     node = facts.broker.node
     interval = facts.settings.sweep_interval
-    start = "Start one: celery -A snakepit.site beat (your project's app), and a Celery worker that runs its ticks."
+    start = f"Start one: {_celery(facts)} beat, and a Celery worker that runs its ticks."
     if node.clock == "beat":
         yield ok("beat", f"sweeps come, every {interval:g} s")
     elif node.clock == "waiting" and node.uptime < MISSED_SWEEPS * interval:
@@ -162,6 +162,12 @@ def beat(facts: SystemFacts) -> Iterator[Finding]:
         yield ok("beat", "no sweep comes: the broker sweeps by itself. No job was ever submitted; jobs need beat.")
     else:
         yield problem("beat", f"{node.clock}: no sweep comes, the broker sweeps by itself", start)
+
+
+def _celery(facts: SystemFacts) -> str:
+    """The start of a command line of the project's Celery app."""
+    known = "" if isinstance(facts.celery, Unknown) else facts.celery.argument
+    return f"celery -A {known or 'your_project'}"
 
 
 def beat_entries(facts: SystemFacts) -> Iterator[Finding]:
@@ -224,7 +230,7 @@ def consumers(facts: SystemFacts) -> Iterator[Finding]:
         yield problem(
             "consumers",
             "no Celery worker answers a ping: jobs wait, and beat's tasks do not run",
-            "Start one: celery -A snakepit.site worker --pool threads (your project's app).",
+            f"Start one: {_celery(facts)} worker --pool threads",
         )
         return
     read = frozenset[str]().union(*known.workers.values())

@@ -7,7 +7,6 @@ broker, interpreters, adapters ───────┘
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -30,7 +29,6 @@ from snakepit.pools.jobs.messages import queue_of
 from snakepit.pools.models.hosting import is_hosted
 
 Known = TypeVar("Known")
-WEB_PORT = 8000  # of `snakepit up`, without PORT
 
 
 def examine(status: Callable[[], BrokerStatus], address: str) -> DoctorReport:
@@ -101,8 +99,7 @@ def _broker(status: Callable[[], BrokerStatus]) -> BrokerStatus | Unknown:
 
 
 def _machine(broker: BrokerStatus | Unknown) -> facts.MachineFacts:
-    pid = 0 if isinstance(broker, Unknown) else broker.node.pid
-    return machine.machine(pid, int(os.environ.get("PORT", WEB_PORT)))
+    return machine.machine(0 if isinstance(broker, Unknown) else broker.node.pid)
 
 
 def _settings(problems: tuple[str, ...], interval: float) -> facts.SettingsFacts:

@@ -95,8 +95,6 @@ class MachineFacts:
     cgroup_throttled: float = 0.0  # share of the periods in which it was throttled
     orphans: tuple[int, ...] = ()  # workers of brokers that are gone
     greenlets: tuple[tuple[int, str, str], ...] = ()  # processes of this project: pid, gevent or eventlet, command
-    port: int = 0
-    port_taken: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,6 +153,7 @@ class CeleryFacts:
     """The project's Celery app."""
 
     app: str
+    argument: str = ""  # what `celery -A` takes to find it; empty: not known
     missing: tuple[str, ...] = ()  # tasks of ours that no entry of beat runs
     line: str = ""  # that adds them
 

@@ -196,16 +196,6 @@ def greenlets(facts: SystemFacts) -> Iterator[Finding]:
         yield ok("greenlets", "no web server or Celery worker of this project has loaded gevent or eventlet")
 
 
-def ports(facts: SystemFacts) -> Iterator[Finding]:
-    """The broker listens on a socket of its directory; only the web server has a port."""
-    known = facts.machine
-    if isinstance(known, Unknown):
-        yield skipped("ports", known.reason)
-    else:
-        taken = "something listens there" if known.port_taken else "free"
-        yield ok("ports", f"web port {known.port}: {taken}; the broker needs none")
-
-
 def interpreters(facts: SystemFacts) -> Iterator[Finding]:
     """Each pool's interpreter runs, is new enough, and has what a worker needs."""
     yield from _of_pools("interpreter", facts, lambda pool: pool.interpreter, _interpreter)
@@ -341,7 +331,7 @@ def fast_path(facts: SystemFacts) -> Iterator[Finding]:
 
 # In the order of causes: an earlier finding may explain a later one.
 CHECKS: tuple[Check, ...] = (
-    settings, production, runtime, disk, limits, ports, orphans, greenlets,
+    settings, production, runtime, disk, limits, orphans, greenlets,
     database, migrations, clocks,
     broker, network, client_certificate, duplicates,
     beat, beat_entries, transport, consumers, consumer_pools, overdue, fast_path,

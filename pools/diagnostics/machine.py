@@ -1,4 +1,4 @@
-"""Reads facts of this machine: files, limits, control groups, processes, ports. It changes nothing."""
+"""Reads facts of this machine: files, limits, control groups, processes. It changes nothing."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def fast_path() -> FastPathFacts:
     return FastPathFacts(versions=versions(), switched_on=is_on(FAST_PATH), problem=fast_path_problem())
 
 
-def machine(broker_pid: int, port: int) -> MachineFacts:
+def machine(broker_pid: int) -> MachineFacts:
     """Limits of the broker's process where it runs here and its limits can be read, else of this one."""
     theirs = _limits_of(broker_pid) if broker_pid else None
     files, processes = theirs or _own_limits()
@@ -104,8 +104,6 @@ def machine(broker_pid: int, port: int) -> MachineFacts:
         cgroup_throttled=group.throttled,
         orphans=orphans(),
         greenlets=greenlet_processes(),
-        port=port,
-        port_taken=_is_taken(port),
     )
 
 
@@ -202,25 +200,6 @@ def _greenlets_of(pid: int, words: Iterable[str]) -> str:
     if "/gevent/" in maps:
         return "gevent"
     return "eventlet" if "/greenlet/" in maps and any("eventlet" in word for word in words) else ""
-
-
-def _is_taken(port: int) -> bool:
-    try:
-        found = psutil.net_connections(kind="tcp")
-    except psutil.AccessDenied:  # macOS shows connections to root alone
-        return _refuses(port)
-    return any(one.status == psutil.CONN_LISTEN and one.laddr and one.laddr.port == port for one in found)
-
-
-def _refuses(port: int) -> bool:
-    """Whether a web server cannot take the port."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return True
-        return False
 
 
 def node_name() -> str:

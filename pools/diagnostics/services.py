@@ -168,7 +168,8 @@ def celery() -> CeleryFacts | Unknown:
         return Unknown(messages.NO_APP)
     if "django_celery_beat" in scheduler:
         scheduled |= _stored_entries()
-    return CeleryFacts(app=name, missing=tuple(find_missing_entries(scheduled)), line=LINES)
+    missing = tuple(find_missing_entries(scheduled))
+    return CeleryFacts(app=name, argument=messages.app_argument(), missing=missing, line=LINES)
 
 
 def _stored_entries() -> dict[str, dict[str, str]]:

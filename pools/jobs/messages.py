@@ -12,8 +12,10 @@ only the given queues.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import importlib
+import importlib.util
 import logging
 import os
 import threading
@@ -59,19 +61,32 @@ def queue_of(pool: str) -> str:
     return f"snakepit.{pool}"
 
 
+def app_module() -> str:
+    """The module of the project's Celery app: the named one, or `celery` beside the settings; it may not exist."""
+    from django.conf import settings
+
+    site = str(getattr(settings, "SETTINGS_MODULE", "")).rpartition(".")[0]
+    return conf.current().celery_app or (f"{site}.celery" if site else "")
+
+
+def app_argument() -> str:
+    """What `celery -A` takes to find the project's app; empty: no app is known."""
+    module = app_module()
+    with contextlib.suppress(ModuleNotFoundError, ValueError):  # a package above it is missing, or it has no spec
+        if module and importlib.util.find_spec(module) is not None:
+            return module.removesuffix(".celery")
+    return ""
+
+
 def celery_app() -> Any:
     """The project's Celery app. Imports its module, because Celery's default app has no transport."""
     from celery import current_app
-    from django.conf import settings
 
-    named = conf.current().celery_app
-    site = str(getattr(settings, "SETTINGS_MODULE", "")).rpartition(".")[0]
-    module = named or (f"{site}.celery" if site else "")
-    if module:
+    if module := app_module():
         try:
             importlib.import_module(module)
         except ModuleNotFoundError as error:
-            if named or error.name not in (module, site):
+            if conf.current().celery_app or error.name not in (module, module.rpartition(".")[0]):
                 raise
     return configured(current_app)
 

@@ -94,6 +94,7 @@ def test_each_trouble_is_one_alert(trouble: dict[str, Any], key: str, level: str
         {"worker": {"gil": "off"}},
         {"worker": {"mb_per_hour": 30.0}},
         {"worker": {"mb_per_hour": 900.0, "started_at": 900.0}},  # it only warms up
+        {"worker": {"mb_per_hour": 132.0, "started_at": 600.0}},  # 8 MiB with its first large calls
         {"pool": {"growth": growth(0.3)}},
         {"pool": {"growth": growth()}},
         {"pool": {"growth": LEAKS}, "worker": {"started_at": 900.0}},  # all of its workers only warm up
@@ -282,7 +283,9 @@ def test_a_transport_that_is_away_is_the_cause_of_waiting_jobs_and_of_the_missin
     assert all("message transport" in alert.title + alert.cause for alert in found)
     assert not any("celery -A" in alert.cause for alert in found)
     alone = alerts(node={"clock": CLOCK_MISSING}, stored=StoredState(overdue=1, overdue_since=5.0))
-    assert all("celery -A" in alert.cause for alert in alone)
+    assert all("`celery -A your_project " in alert.cause for alert in alone)
+    known = alerts(node={"clock": CLOCK_MISSING}, stored=StoredState(overdue=1, overdue_since=5.0, celery="shop"))
+    assert all("`celery -A shop " in alert.cause for alert in known)
 
 
 def test_a_silent_node_that_answers_cannot_write() -> None:

@@ -13,7 +13,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import psutil
 import pytest
 from django.test import Client
 from django.utils import timezone
@@ -105,12 +104,12 @@ def test_limits_are_those_of_the_process_that_is_asked_for() -> None:
     try:
         assert child.stdout
         child.stdout.readline()
-        found = machine.machine(child.pid, 1)
+        found = machine.machine(child.pid)
         assert (found.of, found.open_files) == ("the broker", 77)
     finally:
         child.kill()
         child.communicate()
-    own = machine.machine(0, 1)
+    own = machine.machine(0)
     assert own.of == "this process"
     assert own.cores >= 1
     assert own.memory_total_mb > own.memory_available_mb > 0
@@ -144,23 +143,6 @@ def test_a_worker_whose_broker_has_its_reaper_is_no_orphan(tmp_path: Path) -> No
         child.communicate()
         guard.close()
         runtime.close()
-
-
-def test_a_port_that_is_listened_on_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
-        port = listener.getsockname()[1]
-        assert machine.machine(0, port).port_taken
-        monkeypatch.setattr(psutil, "net_connections", denied)
-        assert machine.machine(0, port).port_taken
-    assert not machine.machine(0, port).port_taken
-    monkeypatch.undo()
-    assert not machine.machine(0, port).port_taken
-
-
-def denied(**_: str) -> None:
-    raise psutil.AccessDenied
 
 
 def test_the_runtime_directory_is_described_and_not_made(tmp_path: Path) -> None:

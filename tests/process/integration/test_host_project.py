@@ -13,6 +13,7 @@ from django.urls import include, path
 
 from snakepit.pools.cli.host_project import examine
 from snakepit.pools.cli.output import Problem
+from snakepit.pools.jobs.messages import app_argument
 
 APP = "hosted_project.celery"
 
@@ -55,6 +56,24 @@ def test_a_project_without_a_celery_app_gets_the_file_to_add() -> None:
     assert gap.lacks == "There is no Celery app json.celery, so jobs do not run"
     assert gap.add.startswith("the file json/celery.py:\n    import os\n")
     assert gap.add.rstrip().endswith("configure_celery(app)")
+
+
+@pytest.mark.parametrize(
+    ("of_settings", "named", "argument"),
+    [
+        ("snakepit.site.settings", "", "snakepit.site"),
+        ("snakepit.site.settings", "json.tool", "json.tool"),
+        ("json.settings", "", ""),  # there is no json.celery
+        ("none_such.settings", "", ""),
+        ("settings", "", ""),
+    ],
+)
+def test_the_argument_of_celery_finds_the_app_or_is_empty(
+    of_settings: str, named: str, argument: str, settings: Any
+) -> None:
+    settings.SNAKEPIT = {**settings.SNAKEPIT, "CELERY_APP": named}
+    settings.SETTINGS_MODULE = of_settings  # last: each override of settings begins without a module
+    assert app_argument() == argument
 
 
 def test_an_app_without_our_entries_gets_the_line_and_its_transport_is_seen(

@@ -25,7 +25,7 @@ POOL = known.PoolFacts(
 )  # fmt: skip
 MACHINE = known.MachineFacts(
     of="the broker", cores=4, open_files=4096, processes=10_000, processes_now=100, memory_total_mb=8000.0,
-    memory_available_mb=6000.0, port=8000,
+    memory_available_mb=6000.0,
 )  # fmt: skip
 ROOM = known.DiskFacts(path="/run", free=50 * 2**30, total=100 * 2**30, inodes_free=10**6, inodes_total=10**7)
 RUNTIME = known.RuntimeFacts(
@@ -45,7 +45,7 @@ TRANSPORT = known.TransportFacts(
     url="redis://cache:6379/0", scheme="redis", drift=-0.02, persistent=True,
     workers={"celery@n1": frozenset({"celery", "snakepit.digits"})}, worker_pools={"celery@n1": "threads"},
 )  # fmt: skip
-CELERY = known.CeleryFacts(app="shop", line="configure_celery(app)")
+CELERY = known.CeleryFacts(app="shop", argument="shop", line="configure_celery(app)")
 FAST_PATH = known.FastPathFacts(versions="grpclib 0.4.9, h2 4.3.0", switched_on=True)
 SETTINGS = known.SettingsFacts(
     problems=(), debug=False, allowed_hosts=("shop.example",), secret_key_length=60, secret_key_variety=40,
@@ -104,7 +104,7 @@ def test_a_sound_world_has_nothing_but_ok() -> None:
     findings = judge(SOUND)
     assert {one.status for one in findings} == {FindingStatus.OK}
     assert {one.check for one in findings} >= {
-        "settings", "production", "runtime directory", "disk", "limits", "ports", "orphans", "greenlets", "database",
+        "settings", "production", "runtime directory", "disk", "limits", "orphans", "greenlets", "database",
         "migrations", "clock", "broker", "duplicate brokers", "beat", "beat entries", "message transport", "consumers",
         "jobs", "fast path", "interpreter", "adapter", "pool", "API keys",
     }  # fmt: skip
