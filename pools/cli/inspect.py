@@ -166,18 +166,19 @@ def _pool(pool: InspectedPool) -> Iterator[tuple[str, str]]:
     window = f"in {said_span(use.seconds)}" if use.seconds else "no look yet"
     rate = or_unknown(use.calls_per_second, "{:.3g} calls/s")
     yield "use", f"{or_unknown(use.busy, '{:.0%}')} busy, {rate}, {use.answered} answers {window}"
-    yield "CPU", f"{span_or_unknown(use.cpu_per_call)} a call, of {use.cpu_calls} calls between samples"
+    measured = "" if use.cpu_per_call is None else f" a call, measured on {use.cpu_calls} calls"
+    yield "CPU", span_or_unknown(use.cpu_per_call) + measured
     yield "queue", f"{queue.waiting} of {queue.limit} wait, the oldest for {span(queue.oldest_wait)}"
     yield "waits", f"p50 {span_or_unknown(queue.wait_p50)}, p95 {span_or_unknown(queue.wait_p95)}"
     yield (
-        "turned away",
+        "problems",
         f"queue full {queue.refused}, not admitted {queue.not_admitted}, timed out {queue.timed_out}, "
         f"overran {queue.overran}, lost {queue.lost}",
     )
     growth = memory.growth
     grows = or_unknown(growth.mb_per_1000_calls, "{:.1f} MiB per 1,000 calls")
     mostly = f", mostly `{growth.mostly}`" if growth.mostly else ""
-    yield "memory", f"{or_unknown(memory.mb, '{:.0f} MiB')}{_spread(memory)}, grows {grows}{mostly}"
+    yield "memory", f"{or_unknown(memory.mb, '{:.0f} MiB')}{_spread(memory)}, growth {grows}{mostly}"
     if memory.buffer_mb:
         yield "shared memory", f"{memory.buffer_mb:.1f} MiB of arguments of calls that wait or run"
     yield "load time", span_or_unknown(pool.load_seconds)
@@ -188,7 +189,7 @@ def _pool(pool: InspectedPool) -> Iterator[tuple[str, str]]:
     template = pool.template
     yield "template", (template.state or NOT_KNOWN) + (f": {template.why}" if template.why else "")
     yield "last day", NOT_KNOWN if pool.last_day is None else _past(pool.last_day)
-    yield "next", f"a recycle now would replace {pool.at_once} together; see: snakepit recycle {pool.pool} --preview"
+    yield "next", f"a recycle replaces {pool.at_once} at a time; see: snakepit recycle {pool.pool} --preview"
 
 
 def _total(pools: Sequence[InspectedPool]) -> str:

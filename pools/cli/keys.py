@@ -45,7 +45,7 @@ def list_keys(as_json: AsJson = False) -> None:
 
 
 def create(
-    name: Annotated[str, typer.Argument(help="Purpose of the key.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Purpose of the key.")],
     *,
     owner: Annotated[str, typer.Option(help="User who owns it. The key can do no more than its owner.")],
     scope: Annotated[list[str] | None, typer.Option(help="A scope; may be repeated. [run, view]")] = None,
@@ -67,7 +67,7 @@ def create(
         model = get_user_model()
         user = model.objects.filter(**{model.USERNAME_FIELD: owner}).first()
         if user is None:
-            raise UsageError(f"--owner: there is no user {owner!r}")
+            raise UsageError(f"--owner: there is no user {owner!r}; create it in the admin first")
         try:
             key, secret = ApiKey.create(
                 name=name, owner=user, scopes=tuple(scope or ("run", "view")), pools=tuple(pool or ()),

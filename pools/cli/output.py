@@ -30,6 +30,7 @@ IN_THE_MESSAGE = {  # details that repeat the message, which a person reads once
     "adapter_error": ("args",), "bad_arguments": ("arguments",), "command_unknown": ("command",),
     "node_unknown": ("node",), "pool_unknown": ("pool",),
 }  # fmt: skip
+LISTED_BY = {"pool_unknown": "status", "worker_unknown": "status", "periodic_unknown": "periodic list"}  # commands
 RED, YELLOW, GREEN, BOLD, DIM, PLAIN = "\x1b[31m", "\x1b[33m", "\x1b[32m", "\x1b[1m", "\x1b[2m", "\x1b[0m"
 
 
@@ -144,6 +145,8 @@ def _explain(error: BrokerError) -> None:
         details.pop(name, None)
     for name, value in details.items():
         typer.echo(f"  {name}: {many_lines(value) if isinstance(value, str) else json_line(value)}", err=True)
+    if error.code in LISTED_BY and "Known are" not in error.message:
+        typer.echo(f"  see: snakepit {LISTED_BY[error.code]}", err=True)
     if error.retry_after:
         typer.echo(f"  retry after: {error.retry_after:g} s", err=True)
     if traceback:

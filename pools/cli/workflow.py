@@ -41,7 +41,8 @@ def _submit(file: str, owner: str, as_json: bool) -> None:
     try:
         given = json_keys.loads(sys.stdin.read() if file == "-" else Path(file).read_text())
     except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(f"--file {file}: {error}") from error
+        why = f"cannot be read: {error.strerror}" if isinstance(error, OSError) else str(error)
+        raise UsageError(f"--file {file}: {why}") from error
     if not isinstance(given, dict) or set(given) - {"name", "jobs"}:
         raise UsageError(f"--file {file}: must have an object with `jobs`, and perhaps `name`")
     start_jobs()
