@@ -221,10 +221,10 @@ def test_the_compose_user_is_the_image_user(compose: dict) -> None:
     assert compose["services"]["broker"]["user"] == user
 
 
-def unit() -> configparser.ConfigParser:
+def unit(name: str = "broker") -> configparser.ConfigParser:
     parser = configparser.ConfigParser(strict=False, interpolation=None)
     parser.optionxform = str  # type: ignore[assignment,method-assign]  # systemd's keys have capitals
-    parser.read(ROOT / "deploy" / "snakepit-broker.service")
+    parser.read(ROOT / "deploy" / f"snakepit-{name}.service")
     return parser
 
 
@@ -234,6 +234,22 @@ def test_the_unit_leaves_the_drain_to_the_broker_and_kills_what_is_left() -> Non
     assert int(service["TimeoutStopSec"]) >= 60
     assert service["RuntimeDirectoryMode"] == "0700"
     assert service["ExecStart"].endswith("snakepit broker")
+
+
+@pytest.mark.parametrize("name", ["broker", "celery"])
+def test_the_units_may_write_to_the_directories_that_the_example_of_the_environment_names(name: str) -> None:
+    lines = (ROOT / "deploy" / "snakepit.env.example").read_text().splitlines()
+    example = dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
+    service = unit(name)["Service"]
+    assert service["ProtectSystem"] == "strict"
+    assert f"/var/lib/{service['StateDirectory']}" == example["SNAKEPIT_STATE_DIR"]
+    assert f"/run/{unit()['Service']['RuntimeDirectory']}" == example["SNAKEPIT_RUNTIME_DIR"]
+
+
+def test_the_example_of_the_environment_names_each_variable_once() -> None:
+    lines = (ROOT / "deploy" / "snakepit.env.example").read_text().splitlines()
+    names = [line.partition("=")[0] for line in lines if "=" in line and not line.startswith("#")]
+    assert len(names) == len(set(names))
 
 
 def environment_names(text: str) -> set[str]:
