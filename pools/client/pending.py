@@ -33,6 +33,10 @@ _refs = itertools.count(1)  # of all sessions: a call keeps its number when anot
 Item = tuple[str, Any] | BrokerError  # a Reply, or Packed, with its kind
 
 
+class Discarded(Exception):
+    """The stream was closed, by another thread or task, while this one waited for its next item."""
+
+
 class SentCall:
     """A call: its number, its session once it is sent, and its deadline."""
 
@@ -94,13 +98,14 @@ class SentCall:
 class ThreadPending:
     """Replies for a thread that waits; only `take` blocks."""
 
-    __slots__ = ("_items", "_loop_owner")
+    __slots__ = ("_items", "_loop_owner", "waits")
 
     runs_loop = True
 
     def __init__(self) -> None:
-        self._items: queue.SimpleQueue[Item] = queue.SimpleQueue()
+        self._items: queue.SimpleQueue[Item | Discarded] = queue.SimpleQueue()
         self._loop_owner: LoopOwner | None = None  # while the waiting thread may run its loop
+        self.waits = False  # whether a thread is in `take`; it stays so if an exception ends that
 
     def deliver(self, kind: str, reply: Any) -> None:
         self._items.put((kind, reply))
@@ -113,15 +118,22 @@ class ThreadPending:
             self._loop_owner.recheck()
 
     def discard(self) -> None:
-        """Drop what has come. The session closes what comes later."""
-        self._items = queue.SimpleQueue()
+        """Drop what has come, and end `take` of another thread. The session closes what comes later."""
+        waited, self._items = self._items, queue.SimpleQueue()
+        if self.waits:
+            self._items.put(Discarded())
+            waited.put(Discarded())
+            owner = self._loop_owner
+            if owner is not None:
+                with contextlib.suppress(RuntimeError):  # the loop is closed: no thread runs it
+                    owner.call_soon(owner.recheck)
 
     def forked(self, error: BrokerError) -> None:
         # The parent's thread may have been inside the old queue at the moment of the fork.
         self._items = queue.SimpleQueue()
         self._items.put(error)
 
-    def _await_item(self, sent: SentCall) -> Item:
+    def _await_item(self, sent: SentCall) -> Item | Discarded:
         """Wait for the next item in parts. Python handles a signal that comes just before a wait only after it."""
         while True:
             left = sent.remaining()
@@ -134,8 +146,9 @@ class ThreadPending:
                 run_step(loop_thread, loop_thread.check_descriptors)
 
     def take(self, sent: SentCall) -> tuple[str, Any]:
-        """Return the next reply; raises an error that the broker did not send."""
+        """Return the next reply; raises an error that the broker did not send, and Discarded."""
         try:
+            self.waits = True
             if self._items.empty():
                 check_shutdown()
                 session, remaining = sent.session, sent.remaining() if sent.deadline else None
@@ -144,12 +157,13 @@ class ThreadPending:
                 self._loop_owner = None
             # No other thread takes them.
             item = self._await_item(sent) if self._items.empty() else self._items.get_nowait()
+            self.waits = False
         except queue.Empty:
             raise sent.overdue() from None
         except BaseException:  # KeyboardInterrupt, or another exception of a signal handler
             sent.cancel()
             raise
-        if isinstance(item, BrokerError):
+        if isinstance(item, BrokerError | Discarded):
             raise item
         return item
 
@@ -226,17 +240,26 @@ class LoopPending:
             self._items.append(item)
             self._wake()
 
+    @property
+    def waits(self) -> bool:
+        """Whether a task is in `take`."""
+        return self._waiter is not None
+
     def discard(self) -> None:
-        """Drop what has come, and what will."""
+        """Drop what has come, and what will, and end `take` of another task."""
         self._is_read = False
         self._items.clear()
+        if self._waiter is not None:
+            # Not directly: a finalizer may come on another thread.
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                self._waiter.get_loop().call_soon_threadsafe(self._wake)
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     async def take(self, sent: SentCall) -> tuple[str, Any]:
-        """Return the next reply; cancelling the task that waits here cancels the call."""
+        """Return the next reply; cancelling the task that waits here cancels the call. Raises Discarded, too."""
         if not self._items:
             loop = asyncio.get_running_loop()
             self._waiter = loop.create_future()
@@ -251,6 +274,8 @@ class LoopPending:
                 self._waiter = None
                 if timer is not None:
                     timer.cancel()
+        if not self._is_read:
+            raise Discarded
         if not self._items:
             raise sent.overdue()
         item = self._items.popleft()

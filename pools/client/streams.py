@@ -10,11 +10,12 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Any, Self
 
+from snakepit.pools.broker.errors import BadRequest
 from snakepit.pools.client.address import Target
 from snakepit.pools.client.arguments import EncodedCall
 from snakepit.pools.client.call_messages import Answer, Chunk, Delivered, Log, Packed, Progress, event
 from snakepit.pools.client.loop_thread import run_short_step
-from snakepit.pools.client.pending import LoopPending, SentCall, ThreadPending
+from snakepit.pools.client.pending import Discarded, LoopPending, SentCall, ThreadPending
 
 # Large enough for worker, broker and reader to work at the same time: with 32 they took turns.
 WINDOW = 128  # chunks that may be ahead of the reader
@@ -71,6 +72,10 @@ class StreamReader:
     def __del__(self) -> None:
         self._leave()
 
+    def _check_reader(self) -> None:
+        if self._pending.waits:
+            raise BadRequest("Another thread or task reads this stream. Read it in one, and pass on what it brings.")
+
     def _read(self, item: tuple[str, Any]) -> tuple[bool, Any]:
         """Return whether the caller gets it, and the value."""
         kind, reply = item
@@ -107,8 +112,11 @@ class Stream(StreamReader):
     def __next__(self) -> Any:
         while not self._ended:
             assert self._sent is not None
+            self._check_reader()
             try:
                 wanted, found = self._read(self._pending.take(self._sent))
+            except Discarded:
+                break
             except BaseException:
                 self._leave()
                 raise
@@ -117,7 +125,7 @@ class Stream(StreamReader):
         raise StopIteration
 
     def close(self) -> None:
-        """Cancel the call unless it has ended. Further reading ends immediately."""
+        """Cancel the call unless it has ended. Reading ends immediately, also in a thread that waits."""
         self._leave()
 
     def __enter__(self) -> Self:
@@ -146,8 +154,11 @@ class AsyncStream(StreamReader):
             super().__init__(target, message, LoopPending(), only_chunks)
         while not self._ended:
             assert self._sent is not None
+            self._check_reader()
             try:
                 wanted, found = self._read(await self._pending.take(self._sent))
+            except Discarded:
+                break
             except BaseException:
                 self._leave()
                 raise
@@ -156,7 +167,7 @@ class AsyncStream(StreamReader):
         raise StopAsyncIteration
 
     async def aclose(self) -> None:
-        """Cancel the call unless it has ended. Further reading ends immediately."""
+        """Cancel the call unless it has ended. Reading ends immediately, also in a task that waits."""
         self._leave()
 
     async def __aenter__(self) -> Self:

@@ -19,7 +19,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
-from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -464,6 +464,38 @@ def test_leaving_a_stream_early_cancels_the_call(client: Client, broker: FakeBro
     assert broker.changed.wait(10)
     assert broker.cancelled == ["count"]
     assert client.call(POOL, "echo", a=1) == {"a": 1}
+
+
+def test_a_stream_that_another_thread_closes_ends_for_the_thread_that_waits(client: Client) -> None:
+    stream = client.stream(POOL, "mute", timeout=3600)
+    waits = Future[list[Any]]()
+    threading.Thread(target=lambda: waits.set_result(list(stream)), daemon=True).start()
+    end = time.monotonic() + 10
+    while not stream._pending.waits:
+        assert time.monotonic() < end, "the thread does not read"
+    with pytest.raises(BadRequest, match="Another thread or task reads this stream"):
+        next(stream)
+    stream.close()
+    assert waits.result(10) == []
+    assert client.call(POOL, "echo", a=1) == {"a": 1}
+
+
+def test_a_stream_that_another_task_closes_ends_for_the_task_that_waits(client: Client) -> None:
+    async def main() -> list[Any]:
+        stream = client.astream(POOL, "mute", timeout=3600)
+
+        async def read() -> list[Any]:
+            return [chunk async for chunk in stream]
+
+        waits = asyncio.create_task(read())
+        while stream._sent is None:  # the task sends it, and waits
+            await asyncio.sleep(0)
+        with pytest.raises(BadRequest, match="Another thread or task reads this stream"):
+            await anext(stream)
+        await stream.aclose()
+        return await asyncio.wait_for(waits, 10)
+
+    assert asyncio.run(main()) == []
 
 
 def test_events_show_everything_and_end_with_the_answer(client: Client, broker: FakeBroker) -> None:
