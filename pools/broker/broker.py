@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
 from random import Random
@@ -373,9 +372,8 @@ class Broker:
         if place := self._elsewhere.get(name):
             message = f"Pool {name} lives on other nodes ({place}), not on {self.facts.name}."
             return errors.PoolUnknown(message, details={"pool": name, "nodes": place})
-        known = self.pool_names()
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f" Did you mean {near[0]}?" if near else f" Known are: {', '.join(known) or 'none'}."
+        known, name = self.pool_names(), errors.bounded(name)
+        hint = errors.nearest(name, known) or f" Known are: {', '.join(known) or 'none'}."
         if any(problem.startswith(NOT_READ) for _, problem in self._problems):
             hint += f" It may be new: {NOT_READ} now. See: snakepit status"  # the reason names hosts of the database
         return errors.PoolUnknown(f"No pool {name!r} on node {self.facts.name}.{hint}", details={"pool": name})

@@ -308,11 +308,12 @@ def _too_large(size: int) -> PayloadTooLarge:
 
 
 def _checked_timeout(timeout: float) -> float:
-    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not math.isfinite(timeout):
+    is_number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
+    if not is_number or (isinstance(timeout, float) and not math.isfinite(timeout)):  # an int may be too large for it
         raise BadRequest(f"timeout: {timeout!r} is not a number of seconds")
     if timeout <= 0:
         raise DeadlineExceeded("The call's timeout ended before it was sent.", outcome="not_started")
-    return min(float(timeout), LONGEST_TIMEOUT)
+    return float(min(timeout, LONGEST_TIMEOUT))
 
 
 def _checked_priority(priority: int) -> int:

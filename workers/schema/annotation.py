@@ -15,13 +15,16 @@ from snakepit.workers.schema import checker, constraints, library_types
 from snakepit.workers.schema.checker import Checker, Mismatch, Schema, Unsupported
 
 
+LONGEST_WORD = 100  # characters that are compared: a caller may send megabytes
+
+
 def nearest(word: str, words: typing.Iterable[str]) -> str:
     """Suggest the nearest of some words, as text to append to a message.
 
     >>> nearest("pixls", ["pixels", "size"])
     " (did you mean 'pixels'?)"
     """
-    match = difflib.get_close_matches(word, list(words), n=1)
+    match = difflib.get_close_matches(word[:LONGEST_WORD], list(words), n=1)
     return f" (did you mean {match[0]!r}?)" if match else ""
 
 

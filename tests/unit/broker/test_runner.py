@@ -266,6 +266,9 @@ async def test_an_unknown_pool_and_command_are_named_with_the_nearest_known_one(
     assert unknown.error.message == "No pool 'q' on node n. Known are: p."  # type: ignore[union-attr]
     misspelt = await stage.call("ecko")
     assert misspelt.error.message == "Pool p has no command 'ecko'. Did you mean echo?"  # type: ignore[union-attr]
+    for long in (await stage.call("z" * 1000), await stage.call("echo", name="z" * 1000)):
+        assert f"{'z' * 99}…'" in long.error.message  # type: ignore[union-attr]
+        assert len(str(long.error.details)) < 500  # type: ignore[union-attr]
     strange = await stage.call("zzzzz")
     assert "It has: count, count_again, echo" in strange.error.message  # type: ignore[union-attr]
     assert stage.handles[0].cancel() is None

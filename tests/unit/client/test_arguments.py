@@ -13,7 +13,7 @@ from django.core.files.base import ContentFile, File
 from snakepit.pools.broker.errors import BadArguments, BadRequest, BrokerUnreachable, PayloadTooLarge, Unauthenticated
 from snakepit.pools.client import arguments, connect
 from snakepit.pools.client.address import Target, default_address
-from snakepit.pools.client.arguments import Json, Options, encode
+from snakepit.pools.client.arguments import LONGEST_TIMEOUT, Json, Options, encode
 from snakepit.pools.client.connection import unreachable
 from snakepit.workers.schema import typed
 
@@ -151,6 +151,11 @@ def test_the_path_of_an_argument_without_a_form_is_named(value: Any, path: str, 
 def test_arguments_must_be_an_object_of_names(values: Any) -> None:
     with pytest.raises(BadArguments, match="arguments: "):
         call_of(values)
+
+
+@pytest.mark.parametrize("timeout", [1e308, 10**400])
+def test_a_timeout_of_any_length_is_the_longest_one(timeout: float) -> None:
+    assert call_of({}, timeout=timeout).timeout == LONGEST_TIMEOUT
 
 
 @pytest.mark.parametrize("timeout", [float("nan"), float("inf"), "5", True])
