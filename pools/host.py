@@ -23,10 +23,11 @@ def host_id() -> str:
 def socket_id(path: str) -> str:
     """The machine of a Unix socket, and its file there; empty: there is no file at this path.
 
-    Containers of one machine have the same boot id. Each of them may have another file at the same path, or none.
+    Containers of one machine have the same boot id. Each of them may have another file at the same path, or none. A
+    file system gives a new file the number of one that is gone, so the time of its making counts too.
     """
     try:
         found = os.stat(path)
     except (OSError, ValueError):
         return ""
-    return f"{host_id()} {found.st_dev:x}:{found.st_ino:x}"
+    return f"{host_id()} {found.st_dev:x}:{found.st_ino:x}:{found.st_mtime_ns:x}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,16 @@ def test_containers_of_one_machine_with_sockets_at_the_same_path_use_their_netwo
     ]
     found = {node.name: str(node.target) for node in nodes_of(rows, own)}
     assert found == {"n1": own.path, "n2": "n2:7443", "n3": "n3:7443"}
+
+
+def test_the_row_of_an_earlier_name_is_not_the_node_of_this_host(tmp_path: Path) -> None:
+    own, rows = Target(path=str(tmp_path / "own")), []
+    for born, name in enumerate(("worn-out", "new")):  # a broker that was killed, and started with another name
+        Path(own.path).unlink(missing_ok=True)
+        Path(own.path).touch()  # file systems give it the same number again
+        os.utime(own.path, ns=(born, born))
+        rows.append(NodeRow(name, own.path, socket_id(own.path)))
+    assert [node.name for node in nodes_of(rows[::-1], own)] == ["new"]
 
 
 def test_the_own_node_is_there_before_it_has_a_row() -> None:
