@@ -56,14 +56,19 @@ class PoolLoad:
     sent: int = 0
 
     @property
+    def open(self) -> int:
+        """The slots that it reported as free: a node cannot draw more calls by a number that cannot be true."""
+        return max(0, min(self.free, self.slots))
+
+    @property
     def left(self) -> int:
         """Estimate of the slots that are still free."""
-        return max(0, self.free - self.sent)
+        return max(0, self.open - self.sent)
 
     @property
     def ratio(self) -> float:
         """Calls for each slot."""
-        return (self.slots - self.free + self.waiting + self.sent) / max(1, self.slots)
+        return max(0, self.slots - self.free + self.waiting + self.sent) / max(1, self.slots)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +101,7 @@ def order_by_key(nodes: Iterable[NodeReport], pool: str, key: str) -> list[str]:
     >>> order_by_key(nodes, "p", "user-7"), order_by_key(nodes[1:], "p", "user-7")
     (['c', 'a', 'b'], ['c', 'b'])
     """
-    ranked = sorted((not load.free, -_score(key, node.name), node.name) for node, load in _fit(nodes, pool))
+    ranked = sorted((not load.open, -_score(key, node.name), node.name) for node, load in _fit(nodes, pool))
     return [name for _, _, name in ranked]
 
 

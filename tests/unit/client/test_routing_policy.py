@@ -7,7 +7,7 @@ from dataclasses import replace
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from snakepit.pools.broker.errors import (
@@ -83,6 +83,33 @@ def test_a_node_with_more_free_slots_gets_more() -> None:
     first = Counter(order(nodes, "p", (), rng.random)[0] for _ in range(4000))
     assert first["c"] == 0
     assert 2700 < first["a"] < 3300
+
+
+def test_among_full_nodes_the_one_with_fewer_calls_for_each_slot_gets_more() -> None:
+    rng = Random(5)
+    nodes = [node("a", PoolLoad(4, 2, 0, sent=6)), node("b", PoolLoad(4, 0, 12))]  # two calls for each slot, and four
+    first = Counter(order(nodes, "p", (), rng.random)[0] for _ in range(6000))
+    assert first["a"] / first["b"] == pytest.approx(25 / 9, rel=0.1)
+
+
+def test_a_node_that_reports_more_free_slots_than_it_has_gets_its_share() -> None:
+    rng = Random(6)
+    nodes = [node("a"), node("b", PoolLoad(slots=4, free=10**6, waiting=-7))]
+    first = Counter(order(nodes, "p", (), rng.random)[0] for _ in range(6000))
+    assert abs(first["a"] - 3000) < 250
+    assert order_by_key([node("a"), node("b", PoolLoad(0, 5, 0))], "p", "ada")[0] == "a"
+
+
+ANY = st.integers(-(2**31), 2**31)
+
+
+@given(
+    st.lists(st.builds(PoolLoad, ANY, ANY, ANY, sent=st.integers(0, 5)), max_size=4), st.floats(0, 1, exclude_max=True)
+)
+@example([PoolLoad(-1, 0, 0)], 0.5)
+def test_no_report_of_a_node_makes_the_choice_fail(loads: list[PoolLoad], chance: float) -> None:
+    nodes = [node(str(at), load) for at, load in enumerate(loads)]
+    assert len(order(nodes, "p", (), lambda: chance)) == len(order_by_key(nodes, "p", "ada")) == len(nodes)
 
 
 def test_processes_that_share_old_reports_share_the_load() -> None:
