@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any
 
 import pytest
 
 from snakepit.pools.broker.pool.batches import SURE, BatchRule
+from snakepit.pools.broker.pool.calls import Call
+from snakepit.pools.broker.pool.suspects import Suspects
 from snakepit.pools.broker.ports import Exit
 
 MORE = {"death_budget": 3, "startup_delay": 0.0, "queue_timeout": 5.0}
@@ -263,3 +266,82 @@ def test_a_command_that_kills_every_second_batch_is_suspended(table: Any) -> Non
         t.pass_time(0.0)
     assert [event.data["command"] for event in t.told("command.suspended")] == ["kills"]
     assert not t.told("pool.failed")
+
+
+def call(number: int, command: str = "kills") -> Call:
+    return Call(number, command, arrived=0.0, deadline=600.0)
+
+
+def die(suspects: Suspects, times: int, command: str = "kills", *, now: float = 0.0, allowed: int = 3) -> list[str]:
+    """Note so many deaths of a command; return what the last of them suspends."""
+    found: list[str] = []
+    for _ in range(times):
+        suspects.died({command}, now)
+        found = suspects.suspend({command}, allowed, "signal SIGSEGV", now)
+    return found
+
+
+def pause(suspects: Suspects, now: float = 0.0) -> float:
+    return suspects.suspended["kills"].until - now
+
+
+@pytest.mark.parametrize(("allowed", "times", "found"), [(3, 3, []), (3, 4, ["kills"]), (0, 2, []), (0, 3, ["kills"])])
+def test_a_command_is_suspended_above_the_budget_and_from_three_deaths_on(
+    allowed: int, times: int, found: list[str]
+) -> None:
+    assert die(Suspects(Random(1)), times, allowed=allowed) == found
+
+
+def test_no_more_commands_are_suspended_than_the_budget_needs() -> None:
+    suspects = Suspects(Random(1))
+    die(suspects, 3, "also", allowed=9)
+    die(suspects, 3, allowed=9)
+    assert die(suspects, 1) == ["kills"]
+    assert suspects.unexplained == 3
+
+
+def test_a_command_in_its_pause_is_not_suspended_again_by_the_deaths_of_another_one() -> None:
+    suspects = Suspects(Random(1))
+    die(suspects, 4)
+    ends = pause(suspects)
+    assert die(suspects, 4, "other") == ["other"]
+    assert pause(suspects) == ends
+
+
+def test_only_the_end_of_its_trial_resumes_a_command() -> None:
+    suspects = Suspects(Random(1))
+    die(suspects, 4)
+    assert suspects.refusal(call(9), {9}, 10.0) is None
+    assert suspects.ended([call(5), call(9, "run")]) == []
+    assert suspects.ended([call(9)]) == ["kills"]
+
+
+@pytest.mark.parametrize(("between", "least"), [("run", 1.6), ("kills", 3.2)])
+def test_the_next_pause_is_as_the_first_once_a_minute_had_only_deaths_of_others(between: str, least: float) -> None:
+    suspects = Suspects(Random(1))
+    die(suspects, 4)
+    assert 1.6 <= pause(suspects) <= 2.4
+    suspects.refusal(call(9), {9}, 10.0)
+    suspects.ended([call(9)])
+    die(suspects, 1, between, now=60.0)  # the earlier deaths, of a minute ago, do not count any more
+    assert suspects.unexplained == 1
+    die(suspects, 4, now=61.0)
+    assert least <= pause(suspects, 61.0) <= 1.5 * least
+
+
+def test_the_reason_has_the_number_of_deaths() -> None:
+    suspects = Suspects(Random(1))
+    die(suspects, 4)
+    assert die(suspects, 1, now=70.0) == ["kills"]
+    assert suspects.describe(70.0).startswith("calls are refused: `kills` ended its worker once within 60 s")
+
+
+def test_a_reset_forgets_deaths_good_ends_and_earlier_pauses() -> None:
+    suspects = Suspects(Random(1))
+    die(suspects, 4)
+    suspects.refusal(call(9), {9}, 10.0)
+    suspects.ended([call(number) for number in range(10)])
+    suspects.reset()
+    assert suspects.unexplained == 0
+    assert die(suspects, 4, now=20.0) == ["kills"]
+    assert 1.6 <= pause(suspects, 20.0) <= 2.4
