@@ -19,9 +19,7 @@ def environments(state: Path) -> dict[str, dict[str, str]]:
     return {program.name: dict(program.environment) for program in up.programs()}
 
 
-def test_the_threads_of_each_program_share_one_arena(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_threads_of_each_program_share_one_arena(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MALLOC_ARENA_MAX", raising=False)
     found = environments(tmp_path)
     assert {name: one["MALLOC_ARENA_MAX"] for name, one in found.items()} == dict.fromkeys(PROGRAMS, "1")

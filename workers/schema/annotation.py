@@ -14,7 +14,6 @@ from typing import Any
 from snakepit.workers.schema import checker, constraints, library_types
 from snakepit.workers.schema.checker import Checker, Mismatch, Schema, Unsupported
 
-
 LONGEST_WORD = 100  # characters that are compared: a caller may send megabytes
 
 

@@ -271,7 +271,7 @@ class GuardedLoop(asyncio.SelectorEventLoop):
     """An event loop whose own descriptors, and those of the connections that it makes or accepts, are guarded."""
 
     _csock: socket.socket | None
-    time = staticmethod(time.monotonic)  # type: ignore[assignment]  # as asyncio's, without a function around it
+    time = staticmethod(time.monotonic)  # as asyncio's, without a function around it
 
     def __init__(self, selector: OwnSelector | None = None) -> None:
         super().__init__(selector or OwnSelector())
