@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 
 from django.core.exceptions import DisallowedHost
 from django.http import HttpRequest, HttpResponse
@@ -11,7 +12,7 @@ from django.utils.deprecation import MiddlewareMixin
 from snakepit.pools import conf, proxies
 from snakepit.pools.broker.errors import BadRequest
 from snakepit.pools.broker.text import one_line
-from snakepit.pools.web.away import away_page
+from snakepit.pools.web import away
 from snakepit.pools.web.errors import database_is_away, error_response
 
 logger = logging.getLogger("snakepit.pages")
@@ -22,6 +23,7 @@ POLICY = (
     "default-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; object-src 'none'; "
     "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
+BEGAN = "snakepit.began"  # in a request's META: when the view of a page began
 OF_PROXIES = ("FOR", "PROTO", "HOST", "PORT", "PREFIX")
 
 
@@ -51,13 +53,37 @@ class ContentSecurityPolicy(MiddlewareMixin):
 
 
 class DatabaseAway(MiddlewareMixin):
-    """Respond to pages with 503 and Retry-After while the database is unavailable. The API has its own handler."""
+    """Respond to pages with 503 and Retry-After while the database is unavailable. The API has its own handler.
+
+    One page of the admin waits for a frozen database, as one of the dashboard does; the others have their answer at
+    once.
+    """
+
+    def process_view(self, request: HttpRequest, *view: object) -> HttpResponse | None:
+        if not _is_of_the_admin(request):
+            return None
+        request.META[BEGAN] = time.monotonic()
+        known = away.frozen.error(request.META[BEGAN])
+        return away.away_page(known) if known else None
+
+    def process_response(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
+        if response.status_code < 500 and _is_of_the_admin(request):
+            away.frozen.answered()
+        return response
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
         if not database_is_away(exception):
             return None
+        if began := request.META.get(BEGAN):
+            now = time.monotonic()
+            away.frozen.failed(exception, now - began, now)
         logger.warning("%s %s: the database is unavailable: %s", request.method, request.path, exception)
-        return away_page(exception)
+        return away.away_page(exception)
+
+
+def _is_of_the_admin(request: HttpRequest) -> bool:
+    match = request.resolver_match
+    return match is not None and "admin" in match.app_names  # each of its pages asks for the user
 
 
 class HostCheck(MiddlewareMixin):
