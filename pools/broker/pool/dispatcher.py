@@ -18,11 +18,11 @@ from itertools import islice
 from snakepit.pools.broker import errors, size_errors
 from snakepit.pools.broker.events import Kind
 from snakepit.pools.broker.pool.actions import Action, Assign, Fail, Revoke
-from snakepit.pools.broker.pool.affinity import Homes
+from snakepit.pools.broker.pool.affinity import PreferredWorkers
 from snakepit.pools.broker.pool.batches import Batches
 from snakepit.pools.broker.pool.calls import Call, CallQueue
 from snakepit.pools.broker.pool.times import UNKNOWN_SECONDS, RunTimes, Timers
-from snakepit.pools.broker.pool.worker import State, Worker
+from snakepit.pools.broker.pool.worker import READY, State, Worker
 from snakepit.pools.broker.pool.worker_set import WorkerSet
 from snakepit.pools.broker.quotas import queue_refusal
 
@@ -102,7 +102,7 @@ class LoadIndex:
 
 def has_room(worker: Worker) -> bool:
     """Whether a slot of the worker is free."""
-    free = worker.state is State.READY and len(worker.assigned) < worker.places
+    free = worker.state is READY and len(worker.assigned) < worker.places
     return free and not worker.silent and not worker.process_ended
 
 
@@ -110,7 +110,7 @@ def may_prefetch(worker: Worker) -> bool:
     """Whether the worker may get a short call before one of its slots is free."""
     return (
         worker.backlog <= PREFETCH_SECONDS * worker.slots
-        and worker.state is State.READY
+        and worker.state is READY
         and len(worker.assigned) < worker.places + PREFETCH_CALLS
         and not worker.reason
         and not worker.stalled
@@ -138,7 +138,7 @@ class Dispatcher:
         self.batches = batches
         self.run_times = RunTimes()
         self.prefetched = 0  # calls that workers hold and that have no slot yet
-        self._homes = Homes()
+        self._preferred = PreferredWorkers()
         self._timers = timers
 
     def next_assignment(self, queue: CallQueue, now: float) -> tuple[Worker, list[Call]] | None:
@@ -169,10 +169,10 @@ class Dispatcher:
         return short and call.size <= PREFETCH_BYTES and not call.streams
 
     def assign(self, worker: Worker, calls: Sequence[Call], now: float) -> Assign:
-        """Assign calls of one command to a worker, or to the home of their key if that has room like it; from now on
-        only their own deadlines end them."""
+        """Assign calls of one command to a worker, or to the one that their key prefers if that has room like it; from
+        now on only their own deadlines end them."""
         if calls[0].affinity:
-            worker = self._homes.choose(calls[0].affinity, worker, self.load_index)
+            worker = self._preferred.choose(calls[0].affinity, worker, self.load_index)
         expected = UNKNOWN_SECONDS if calls[0].streams else self.run_times.expected(calls[0].command)
         if calls[0].batch:
             worker.share(len(calls) - 1)
@@ -248,7 +248,7 @@ class Dispatcher:
         self._timers.clear(("stall", worker.id))
         self._timers.clear(("begin", worker.id))
         self.load_index.remove(worker)
-        self._homes.forget(worker)
+        self._preferred.forget(worker)
         ran = worker.assigned.keys() - prefetched if begun is None else begun
         return assigned, prefetched, {call.command for call in assigned if call.id in ran}
 

@@ -23,7 +23,7 @@ from snakepit.pools.broker.pool.dispatcher import STALL_SECONDS, Admission, Disp
 from snakepit.pools.broker.pool.recycle_policy import deadline_exceeded, worker_lost
 from snakepit.pools.broker.pool.retries import RetryRule
 from snakepit.pools.broker.pool.times import Timers
-from snakepit.pools.broker.pool.worker import State, Worker
+from snakepit.pools.broker.pool.worker import READY, State, Worker
 from snakepit.pools.broker.pool.worker_set import WorkerSet
 from snakepit.pools.broker.ports import Exit
 from snakepit.pools.broker.spec import PoolSpec
@@ -103,7 +103,7 @@ class Pool:
         worker.served += len(calls)
         if worker.max_served is not None:  # age has a timer, memory is checked with each sample
             self.worker_set.mark_if_due(worker, now)
-        self._workers_changed |= worker.state is not State.READY or bool(worker.reason)
+        self._workers_changed |= worker.state is not READY or bool(worker.reason)
         self.dispatcher.load_index.update(worker)
         resumed = self.worker_set.ended(calls) if self.worker_set.gate.suspects.deaths else ()  # nearly never
         return self._settle(list(resumed), now)
@@ -117,7 +117,7 @@ class Pool:
         # Newest first, since each goes to the head of the queue: the oldest ends up first.
         for call in self.dispatcher.revoked(worker, numbers, now):
             actions += self._wait_again(call, now)
-        self._workers_changed |= worker.state is not State.READY or bool(worker.reason)
+        self._workers_changed |= worker.state is not READY or bool(worker.reason)
         return self._settle(actions, now)
 
     # Facts about workers

@@ -26,6 +26,9 @@ class State(StrEnum):
     GONE = "gone"  # reaped
 
 
+READY = State.READY  # for what each call asks: to read an attribute of an enum takes as long as a short function
+
+
 class IllegalTransition(Exception):
     """The worker cannot move between these two states."""
 

@@ -60,9 +60,9 @@ def test_the_number_of_keys_is_bounded(table: Any) -> None:
     t = table(size=1).ready(1)
     for number in range(MOST_KEYS + 10):
         t.finish(1, t.submit(affinity=f"user-{number}"))
-    assert len(t.pool.dispatcher._homes._of) == MOST_KEYS
+    assert len(t.pool.dispatcher._preferred._of) == MOST_KEYS
     t.die(1)
-    assert not t.pool.dispatcher._homes._of
+    assert not t.pool.dispatcher._preferred._of
 
 
 @given(st.lists(st.tuples(st.sampled_from(["", "a", "b", "c", "d"]), st.booleans()), max_size=60))
