@@ -188,6 +188,7 @@ class BootFailureReport:
 
 AnswerReport = ResultReport | FailureReport
 FinalReport = AnswerReport | DeliveredReport
+FINAL = frozenset({ResultReport, FailureReport, DeliveredReport})
 Report = (
     FinalReport
     | RevokedReport
@@ -237,7 +238,7 @@ class Outbox:
             if self._awake:
                 return
             self._awake = True
-        self._wake(isinstance(report, FinalReport))
+        self._wake(type(report) in FINAL)
 
     def put_all(self, reports: Sequence[FinalReport]) -> None:
         """As `put` of each of these last reports, in one step."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -11,6 +12,9 @@ DATA, HEADERS, RST_STREAM, SETTINGS, PING = 0, 1, 3, 4, 6  # types of frames
 END_STREAM = 1  # a flag of DATA
 PREFACE = 24  # bytes that a client sends before its first frame
 PREFIX = 5  # bytes before each gRPC message: a flag and the length
+read_length = struct.Struct(">BH").unpack_from  # of a frame; its high byte, and the rest
+read_prefix = struct.Struct(">BI").unpack_from  # of a message: whether it is compressed, and its length
+_head = struct.Struct(">BH6sBI").pack
 
 
 def framed(message: bytes) -> bytes:
@@ -30,6 +34,15 @@ def plain_header(stream: int) -> bytes:
     '000000000003'
     """
     return b"\0\0" + stream.to_bytes(4, "big")
+
+
+def head(header: bytes, size: int) -> bytes:
+    """Return what comes before a message that is one frame of `size` bytes with its prefix.
+
+    >>> head(plain_header(3), 8).hex(" ")
+    '00 00 08 00 00 00 00 00 03 00 00 00 00 03'
+    """
+    return _head(size >> 16, size & 0xFFFF, header, 0, size - PREFIX)
 
 
 def data_frames(stream: int, data: bytes, largest: int) -> Iterator[bytes | memoryview]:

@@ -28,7 +28,16 @@ from typing import Any
 from grpclib.config import Configuration
 from grpclib.metadata import decode_metadata
 
-from snakepit.workers.transport.frames import HEADER, PREFIX, data_frames, framed, plain_header
+from snakepit.workers.transport.frames import (
+    HEADER,
+    PREFIX,
+    data_frames,
+    framed,
+    head,
+    plain_header,
+    read_length,
+    read_prefix,
+)
 from snakepit.workers.transport.oversize import Oversize
 from snakepit.workers.transport.own_files import is_same, of_transport
 
@@ -84,10 +93,10 @@ class MessageBuffer:
         """Hand over the whole messages at the beginning; return where they end."""
         start, size = 0, len(buffer)
         while size - start >= PREFIX:
-            length = int.from_bytes(buffer[start + 1 : start + PREFIX], "big")
+            compressed, length = read_prefix(buffer, start)
             if length > self._limit:
                 raise MessageTooLarge(f"a message of {length:,} bytes arrived; the limit is {self._limit:,}")
-            if buffer[start]:
+            if compressed:
                 raise ValueError("a compressed message arrived; compression was not negotiated")
             end = start + PREFIX + length
             if end > size:
@@ -152,11 +161,12 @@ class FrameReader(asyncio.Protocol):
             self._unaccounted += at
             self._on_data(parts[:at])
         while size - at >= HEADER and data[at + 3 : at + HEADER] == self._expected:
-            length = int.from_bytes(data[at : at + 3], "big")
+            high, low = read_length(data, at)
+            length = high << 8 | low
             if length > self._h2.max_inbound_frame_size:
                 break
             start = at + HEADER
-            at = min(start + length, size)
+            at = start + length if start + length <= size else size
             self._left = start + length - at
             self._unaccounted += at - start
             self._on_data(parts[start:at])
@@ -294,8 +304,7 @@ class FastStream:
         stream.outbound_flow_control_window -= size
         before = h2.data_to_send()  # usually empty; what h2 has queued goes first
         if size <= h2.max_outbound_frame_size:
-            length = size.to_bytes(3, "big"), (size - PREFIX).to_bytes(4, "big")
-            self._transport.write(b"%b%b%b\0%b%b" % (before, length[0], self._header, length[1], message))
+            self._transport.write(before + head(self._header, size) + message)
         else:
             self._transport.write(before + b"".join(data_frames(raw.id, framed(message), h2.max_outbound_frame_size)))
         return True
