@@ -61,10 +61,10 @@ class AssignedCall:
         sequence: int,
         command: str,
         arguments: bytes = b"{}",
+        budget: float = 0.0,
         *,
         call_id: str = "",
         attachments: Mapping[str, bytes] | None = None,
-        budget: float = 0.0,
         credit: int = 0,
         credit_bytes: int = 0,
         max_result: int = 1 << 20,
@@ -90,17 +90,23 @@ class AssignedCall:
         self.buffers: Incoming | None = None  # large parts of the arguments
         self.placed: list[PlacedFile] = []  # that the command computes in
         self.batch = batch  # sequence of the last call of its batch; 0: it runs alone
-        self.streaming = credit > 0  # otherwise the caller reads one result
+        self.streaming = False  # the caller reads one result
         self.began = 0.0
         self.ended = False
-        self._credit = credit
-        self._credit_bytes = credit_bytes  # maximum of unacknowledged chunk bytes; 0: unlimited
-        self._unacknowledged: deque[int] | None = deque() if credit_bytes else None  # sizes of chunks
+        self._credit = self._credit_bytes = 0
+        self._unacknowledged: deque[int] | None = None  # sizes of chunks
         self._unacknowledged_bytes = self.parts = 0  # `parts`: Deliveries of large parts of a stream so far
         self._reason = ""
         self._lock = threading.Lock()
         self._condition: threading.Condition | None = None
         self._watcher: Callable[[], None] | None = None
+        if credit > 0:
+            self.stream(credit, credit_bytes)
+
+    def stream(self, credit: int, credit_bytes: int) -> None:
+        """The caller reads chunks. `credit_bytes`: maximum of unacknowledged chunk bytes; 0: unlimited."""
+        self.streaming, self._credit, self._credit_bytes = True, credit, credit_bytes
+        self._unacknowledged = deque() if credit_bytes else None
 
     @property
     def remaining(self) -> float:

@@ -372,11 +372,11 @@ class Client:
 
 
 def _finish(sent: SentCall, pending: ThreadPending) -> Result | Packed | Delivered:
+    found: Result | Packed | Delivered
     while True:
         kind, reply = pending.take(sent)
-        if kind == "packed":
-            return cast(Packed | Delivered, reply)
-        if kind == "result":
-            return cast(Result, reply.result)
+        if kind in ("packed", "result"):
+            found = reply if kind == "packed" else reply.result
+            return found
         if kind == "error":
             raise exception(reply.error)

@@ -266,7 +266,7 @@ class Session:
         pending = self._pending
         self._proven = True
         try:
-            replies = Replies.FromString(message).replies
+            replies = Replies.FromString(message).replies[:]  # a list, as in workers/transport/server.py
         except DecodeError as error:
             raise ValueError("the broker sent a message that is not a reply") from error
         for reply in replies:

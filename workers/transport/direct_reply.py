@@ -47,7 +47,7 @@ def datagram(delivery: Delivery, inline: bytes | bytearray) -> list[bytes | byte
 
 def opened(data: memoryview, incoming: Incoming | None) -> tuple[Delivery, Incoming | None]:
     """The Delivery of a datagram, and its parts. Raises DecodeError: any process may have written it."""
-    if data[:1] != PARTED:
+    if not data or data[0] != PARTED[0]:
         return Delivery.FromString(bytes(data)), incoming
     end = HEAD_BYTES + int.from_bytes(data[1:HEAD_BYTES], "little")
     delivery = Delivery.FromString(bytes(data[HEAD_BYTES:end]))
@@ -80,14 +80,9 @@ class DirectReplySender:
             return self._deliver_buffers(call, last, value)
         if not call.reply_socket or len(value.data) > LARGEST_RESULT:
             return last
-        delivery = Delivery(
-            ref=call.ref,
-            json=value.data,
-            call=call.call_id,
-            worker=self._worker,
-            queued_seconds=call.queued,
-            run_seconds=last.seconds,
-        )
+        delivery = Delivery()
+        delivery.ref, delivery.json, delivery.call, delivery.worker = call.ref, value.data, call.call_id, self._worker
+        delivery.queued_seconds, delivery.run_seconds = call.queued, last.seconds
         try:
             self._send(delivery.SerializeToString(), call.reply_socket)
         except OSError:  # no process has the socket, or it is full

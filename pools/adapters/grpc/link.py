@@ -102,8 +102,8 @@ class GrpcLink:
         order.arguments = assignment.arguments
         order.budget = assignment.budget
         order.max_result = assignment.max_result
-        order.batch = assignment.batch
-        order.buffers = assignment.buffers
+        if assignment.batch or assignment.buffers:
+            order.batch, order.buffers = assignment.batch, assignment.buffers
         size = len(assignment.arguments)
         if assignment.credit:
             order.credit = assignment.credit
@@ -115,9 +115,10 @@ class GrpcLink:
             if not assignment.reply_socket:  # otherwise it is the same one
                 order.buffer_socket = assignment.buffer_socket
                 order.ref, order.queued = assignment.ref, assignment.queued
-        for name, value in assignment.attachments.items():
-            order.attachments[name] = bytes(value)
-            size += len(value)
+        if assignment.attachments:
+            for name, value in assignment.attachments.items():
+                order.attachments[name] = bytes(value)
+                size += len(value)
         batch.added(size, urgent=bool(assignment.reply_socket))
 
     def cancel(self, sequence: int, reason: str) -> None:
@@ -172,7 +173,7 @@ class GrpcLink:
             self._connected = True
             with contextlib.suppress(OSError):
                 os.unlink(self._path)
-        for report in pb.Reports.FromString(message).reports:
+        for report in pb.Reports.FromString(message).reports[:]:  # a list, as in workers/transport/server.py
             if self._closed:
                 return
             kind = report.WhichOneof("report")

@@ -70,21 +70,17 @@ def _check(timeout: float, priority: int) -> None:
 
 def request_of(call: Any, arguments: bytes, credit: int, credit_bytes: int = 0) -> Request:
     """A checked Request from a Call or an ExecuteRequest; raises BadRequest naming the field."""
-    _check(call.timeout, call.priority)
-    if len(call.affinity) > MAX_AFFINITY:
-        raise errors.BadRequest(f"affinity: {len(call.affinity)} characters are more than {MAX_AFFINITY}")
-    return Request(
-        pool=call.pool,
-        command=call.command,
-        arguments=arguments or b"{}",
-        attachments=dict(call.attachments) if call.attachments else NOTHING,
-        timeout=call.timeout,
-        priority=call.priority,
-        credit=credit,
-        credit_bytes=credit_bytes,
-        caller=caller_of(call.caller) if call.HasField("caller") else None,
-        affinity=call.affinity,
-    )
+    timeout, priority, affinity, attachments = call.timeout, call.priority, call.affinity, call.attachments
+    _check(timeout, priority)
+    if len(affinity) > MAX_AFFINITY:
+        raise errors.BadRequest(f"affinity: {len(affinity)} characters are more than {MAX_AFFINITY}")
+    beside = dict(attachments) if attachments else NOTHING
+    # By position: with keywords it takes seven times as long.
+    request = Request(call.pool, call.command, arguments or b"{}", beside, timeout, priority, credit, credit_bytes)
+    request.affinity = affinity
+    if call.HasField("caller"):
+        request.caller = caller_of(call.caller)
+    return request
 
 
 def requests_of(calls: pb.Calls, buffer_socket: str = "") -> list[Request]:
@@ -100,9 +96,7 @@ def requests_of(calls: pb.Calls, buffer_socket: str = "") -> list[Request]:
             Request(pool, command, given or b"{}", NOTHING, timeout, priority, *credit) for given in calls.arguments
         ]
     return [
-        Request(
-            pool, command, given or b"{}", NOTHING, timeout, priority, *credit, ref=ref, buffer_socket=buffer_socket
-        )
+        Request(pool, command, given or b"{}", NOTHING, timeout, priority, *credit, "", ref, buffer_socket)
         for ref, given in zip(calls.refs, calls.arguments, strict=True)
     ]
 
@@ -192,7 +186,7 @@ class ClientSession:
         return path if utf8(path) == path else ""  # no worker could receive a path that is not UTF-8
 
     def _receive(self, message: bytes) -> None:
-        for request in pb.Requests.FromString(message).requests:
+        for request in pb.Requests.FromString(message).requests[:]:  # a list, as in workers/transport/server.py
             self._take(request)
 
     def _take(self, request: pb.Request) -> None:

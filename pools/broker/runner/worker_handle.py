@@ -160,7 +160,8 @@ class WorkerHandle:
             )
             return
         for one in calls:
-            passed = self._pass_parts(one.sequence, one.request)
+            beside = one.request.buffers or one.request.attachments
+            passed = bool(beside) and self._pass_parts(one.sequence, one.request)
             link.assign(one.assignment(now, max_result, max_buffer, batch, passed=passed))
 
     def _pass_parts(self, sequence: int, request: Request) -> bool:
