@@ -128,6 +128,38 @@ def freeze_broker(here: Site) -> None:
     _frozen(here, here.services["broker"].process.pid, LEASE)
 
 
+def freeze_database(here: Site) -> None:
+    """PostgreSQL answers nothing until all leases are over: the clock that decides about them goes on."""
+    with here.database.frozen():
+        threading.Event().wait(FROZEN)
+    here.hit()
+
+
+def freeze_transport(here: Site) -> None:
+    here.transport.freeze()
+    try:
+        threading.Event().wait(FROZEN)
+    finally:
+        here.transport.thaw()
+    here.hit()
+
+
+def kill_both_celery_workers(here: Site) -> None:
+    """Only their successors, which take seconds to start, can take the jobs over."""
+    both = [here.services[name] for name in ("w1", "w2")]
+    before = {service.process.pid for service in both}
+    here.hit()
+    for service in both:
+        service.process.kill()
+
+    def claimed() -> bool:
+        newest = here.rows("select claimed_by from snakepit_jobattempt order by started_at desc limit 50")
+        pids = {service.process.pid for service in both} - before
+        return any(int(row["claimed_by"].split(":")[1]) in pids for row in newest)
+
+    here.until(claimed, "a claim of a successor", patience=acceptance().START)
+
+
 def _frozen(here: Site, pid: int, seconds: float) -> None:
     os.kill(pid, signal.SIGSTOP)
     try:
@@ -140,6 +172,7 @@ def _frozen(here: Site, pid: int, seconds: float) -> None:
 def faults(here: Site) -> list[tuple[str, Callable[[], None]]]:
     return [
         ("Celery worker killed", here.kill_celery_worker),
+        ("both Celery workers killed", lambda: kill_both_celery_workers(here)),
         ("Celery worker frozen", lambda: freeze_celery_worker(here)),
         ("broker killed", here.kill_broker),
         ("broker frozen", lambda: freeze_broker(here)),
@@ -147,7 +180,9 @@ def faults(here: Site) -> list[tuple[str, Callable[[], None]]]:
         ("beat killed", lambda: here.kill("beat")),
         ("web server killed", lambda: here.kill("web")),
         ("Valkey emptied", here.empty_transport),
+        ("Valkey frozen", lambda: freeze_transport(here)),
         ("PostgreSQL crashed", here.restart_database),
+        ("PostgreSQL frozen", lambda: freeze_database(here)),
     ]
 
 
@@ -262,8 +297,9 @@ def jobs_in_turn(seconds: float) -> Findings:
 FAULTS = (
     Fault(
         "jobs-in-turn",
-        "Celery worker, broker, pool worker, beat and web server are killed or frozen, Valkey emptied, PostgreSQL"
-        " crashed, in turn, while batches, unique jobs, workflows, limits and a schedule are in flight",
+        "Celery workers, broker, pool worker, beat and web server are killed or frozen, Valkey emptied or frozen,"
+        " PostgreSQL crashed or frozen, in turn, while batches, unique jobs, workflows, limits and a schedule are in"
+        " flight",
         "No accepted job is lost, doubled or overtaken. Each ends once. Limits and the order of workflows hold.",
         (
             "process/acceptance/test_jobs_chaos.py::test_300_jobs_end_once_while_all_that_carries_them_is_killed_in"
