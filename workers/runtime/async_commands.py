@@ -26,25 +26,35 @@ CLOSE_SECONDS = 5.0  # for tasks that the commands left behind to end
 class CommandLoop(Protocol):
     """Runs the coroutines of async commands."""
 
+    def contain(self) -> None:
+        """From now on, undo what a coroutine sets on the loop."""
+        ...
+
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T: ...
 
     def close(self) -> None: ...
 
 
 class OwnLoop:
-    """A loop on the thread that calls `run`. Tasks that a call leaves behind are cancelled at its end."""
+    """A loop on the thread that calls `run`. What a call leaves behind on it is undone at its end: tasks, settings."""
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._keeps = True  # what `setup` sets on the loop
+
+    def contain(self) -> None:
+        self._keeps = False
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
         loop = self._loop
-        before = asyncio.all_tasks(loop)
+        before, settings = asyncio.all_tasks(loop), _settings(loop)
         try:
             return self._run(loop, loop.create_task(coroutine))
         finally:
+            if not self._keeps and _settings(loop) != settings:
+                _set(loop, *settings)
             left = asyncio.all_tasks(loop) - before
             if left:
                 loop.run_until_complete(_cancelled(left))
@@ -70,6 +80,18 @@ class OwnLoop:
                 self._loop = None
 
 
+def _settings(loop: asyncio.AbstractEventLoop) -> tuple[Any, Any, bool, float]:
+    slow = getattr(loop, "slow_callback_duration", 0.0)  # asyncio's own loops have it
+    return loop.get_task_factory(), loop.get_exception_handler(), loop.get_debug(), slow
+
+
+def _set(loop: asyncio.AbstractEventLoop, factory: Any, handler: Any, debug: bool, slow: float) -> None:
+    loop.set_task_factory(factory)
+    loop.set_exception_handler(handler)
+    loop.set_debug(debug)
+    loop.slow_callback_duration = slow
+
+
 class SharedLoop:
     """A loop on a thread of its own, for all slots."""
 
@@ -77,6 +99,9 @@ class SharedLoop:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+
+    def contain(self) -> None:
+        """Do nothing: the calls of all slots share the loop."""
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         answer: Future[T] = asyncio.run_coroutine_threadsafe(coroutine, self._started())

@@ -9,6 +9,7 @@ docs/explanation/containment.md has the table.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import faulthandler
 import fcntl
@@ -68,7 +69,7 @@ class Containment:
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         self._handlers = {int(number): get_handler(number) for number in _handled()}
         self._unused_timers = tuple(timer for timer in TIMERS if signal.getitimer(timer)[0] == 0.0)
-        self._environment = dict(os.environ)
+        self._environ, self._environment = os.environ, dict(os.environ)
         self._raw = dict(_environment())
         self._locale = locale.setlocale(locale.LC_ALL)
         self._filters, self._show = list(warnings.filters), warnings.showwarning
@@ -76,7 +77,8 @@ class Containment:
         self._values = read_settings()
         self._own_values = read_thread_settings()
         self._status = read_status()
-        self._marked = mark_files((*watched, *STREAMS))
+        self._flags = [(descriptor, fcntl.fcntl(descriptor, fcntl.F_GETFL)) for descriptor in STREAMS[1:]]
+        self._marked = [*mark_files((*watched, *STREAMS)), *map(_flags_of, self._flags)]
         self._signals, self._functions = list(self._handlers), list(self._handlers.values())
 
     def restore(self) -> bool:
@@ -121,7 +123,8 @@ class Containment:
             and stderr is self._stderr
             and stdin is self._stdin
             and [_form(stdout), _form(stderr)] == self._forms
-            and getattr(os.environ, "_data", os.environ) == self._raw
+            and os.environ is self._environ
+            and getattr(self._environ, "_data", self._environ) == self._raw
             and list(map(get_handler, self._signals)) == self._functions
             and read_settings() == self._values
             and locale.setlocale(locale.LC_ALL) == self._locale
@@ -170,6 +173,8 @@ class Containment:
                 os.dup2(self._copies[descriptor], descriptor)
             except OSError:
                 raise Uncontained(CUT_OFF) from None
+        for descriptor, flags in self._flags:  # a child process that makes its own end non-blocking makes ours so
+            fcntl.fcntl(descriptor, fcntl.F_SETFL, flags)
         sys.stdin = self._stdin = _opened(self._stdin, 0)
         sys.stdout = self._stdout = _opened(self._stdout, 1)
         sys.stderr = self._stderr = _opened(self._stderr, 2)
@@ -186,6 +191,7 @@ class Containment:
                 signal.signal(number, handler)
 
     def _restore_interpreter(self) -> None:
+        os.environ = self._environ  # noqa: B003  a call has put another one in its place
         if _environment() != self._raw:
             zone = os.environ.get("TZ")
             os.environ.clear()
@@ -246,6 +252,11 @@ def mark_files(descriptors: tuple[int, ...]) -> list[tuple[Callable[[], Any], An
     return made
 
 
+def _flags_of(known: tuple[int, int]) -> tuple[Callable[[], Any], Any]:
+    """A way to see that the flags of a descriptor's open file are those that are known."""
+    return partial(fcntl.fcntl, known[0], fcntl.F_GETFL), known[1]
+
+
 def _opened(stream: TextIO | None, descriptor: int) -> TextIO | None:
     """A standard stream, or another one on its descriptor if a call has closed it or taken its buffer."""
     if stream is None:
@@ -295,6 +306,10 @@ def _switch_faulthandler(enabled: bool) -> None:
         faulthandler.disable()
 
 
+# From Python 3.14 on, policies of event loops are deprecated, and to read one warns.
+get_policy: Callable[[], Any] = asyncio.get_event_loop_policy if sys.version_info < (3, 14) else bool
+
+
 def read_settings() -> tuple[Any, ...]:
     """The interpreter's settings, in the order of WRITES."""
     return (
@@ -316,6 +331,7 @@ def read_settings() -> tuple[Any, ...]:
         threading.stack_size(),
         gc.get_debug(),
         faulthandler.is_enabled(),
+        get_policy(),
     )
 
 
@@ -338,6 +354,7 @@ WRITES: tuple[Callable[[Any], None], ...] = (
     _set_stack_size,
     gc.set_debug,
     _switch_faulthandler,
+    lambda policy: asyncio.set_event_loop_policy(policy),
 )
 
 

@@ -174,6 +174,8 @@ class CallRuntime:
         execution = self._execution = Execution(commands, self._reports, self.loop, self._direct_reply)
         if not self._threads:
             contained = None if self._watched is None else Containment(self._watched)
+            if contained:
+                self.loop.contain()
             if contained and self._idling:
                 self._shared = SharedCheck(contained, execution.perform, self._finish_shared)
             self._serve(execution, commands, contained)

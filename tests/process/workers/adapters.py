@@ -540,6 +540,11 @@ def read_wakeup() -> int:
     return found
 
 
+class NoLoops(asyncio.DefaultEventLoopPolicy if sys.version_info < (3, 14) else object):  # type: ignore[misc]
+    def new_event_loop(self) -> Any:
+        raise RuntimeError("no loop")
+
+
 class Meddler(Adapter):
     """Does what the rows of docs/explanation/containment.md say, and shows where it is seen."""
 
@@ -557,6 +562,9 @@ class Meddler(Adapter):
         "closes sys.stdout": lambda: sys.stdout.close(),
         "replaces sys.stdin": lambda: setattr(sys, "stdin", io.StringIO()),
         "redirects descriptor 1": redirect,
+        "makes descriptor 1 non-blocking": lambda: os.set_blocking(1, False),
+        "replaces os.environ": lambda: setattr(os, "environ", {"TENANT": "acme"}),
+        "sets the policy of event loops": lambda: asyncio.set_event_loop_policy(NoLoops()),
         "closes descriptor 2": lambda: os.close(2),
         "sets the locale": lambda: locale.setlocale(locale.LC_ALL, "C"),
         "adds a warnings filter": lambda: warnings.simplefilter("error"),
@@ -595,15 +603,16 @@ class Meddler(Adapter):
         "switches logging off": logging.disable,
     }
 
-    def setup(self) -> None:
+    async def setup(self) -> None:
         self.tasks: list[Any] = []
         self.mark = 0
         os.environ["OF_SETUP"] = "1"
+        asyncio.get_running_loop().slow_callback_duration = 0.125
 
     def look(self) -> dict[str, Any]:
         return {
             "variables": [TENANT.get(), decimal.getcontext().prec],
-            "environment": [sorted(os.environ), time.tzname],
+            "environment": [type(os.environ), sorted(os.environ), time.tzname],
             "files": [os.getcwd(), read_umask()],
             "signals": sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ())),
             "handlers": [str(signal.getsignal(number)) for number in (signal.SIGUSR1, signal.SIGTERM)],
@@ -613,6 +622,8 @@ class Meddler(Adapter):
             "streams": [str(type(stream)) for stream in (sys.stdin, sys.stdout)],
             "closed": [sys.stdin.closed, sys.stdout.closed, sys.stderr.closed],
             "text": [str(sys.stdout.encoding).lower(), sys.stdout.errors, sys.stdout.line_buffering],
+            "blocking": [os.get_blocking(descriptor) for descriptor in (0, 1, 2)],
+            "policy": type(asyncio.get_event_loop_policy()).__name__ if sys.version_info < (3, 14) else "",
             "ends": [os.fstat(descriptor).st_ino for descriptor in (0, 1, 2)],
             "locale": locale.setlocale(locale.LC_ALL),
             "interpreter": [len(warnings.filters), sys.getrecursionlimit(), str(sys.gettrace()), gc.isenabled()],
@@ -681,6 +692,23 @@ class Meddler(Adapter):
     @command
     async def leave_a_task(self) -> bool:
         self.tasks.append(asyncio.create_task(asyncio.sleep(3600)))
+        return True
+
+    @command
+    async def loop_state(self) -> str:
+        loop = asyncio.get_running_loop()
+        slow = getattr(loop, "slow_callback_duration", None)
+        return repr([loop.get_task_factory(), loop.get_exception_handler(), loop.get_debug(), slow])
+
+    @command
+    async def change_loop(self, what: str) -> bool:
+        loop = asyncio.get_running_loop()
+        if "factory" in what:
+            loop.set_task_factory(lambda *_: sys.exit("no task"))
+        elif "handler" in what:
+            loop.set_exception_handler(lambda *_: sys.exit("no handler"))
+        else:
+            loop.set_debug(True)
         return True
 
     @command
