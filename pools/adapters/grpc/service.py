@@ -13,6 +13,7 @@ from typing import Any
 from google.protobuf.message import DecodeError
 from grpclib.const import Status
 from grpclib.events import RecvRequest, listen
+from grpclib.exceptions import GRPCError
 from grpclib.reflection.service import ServerReflection
 from grpclib.server import Server
 
@@ -280,6 +281,9 @@ async def _receive(stream: Any) -> Any:
         request = await stream.recv_message()
     except DecodeError as error:
         raise errors.BadRequest(f"The request is not a protobuf message of this method: {error}") from None
+    except NotImplementedError:  # of grpclib: as gRPC wants it where a server has no compression
+        message = "Compressed messages are not supported: send them without compression."
+        raise GRPCError(Status.UNIMPLEMENTED, message) from None
     if request is None:  # the client ended its side without a request
         raise errors.BadRequest("The request is missing.")
     return request

@@ -137,6 +137,17 @@ def test_a_deadline_of_grpcio_ends_the_call(client: GrpcClient) -> None:
     assert client.call("one", "echo", PATIENCE, value=1) == 1  # its slot is free again
 
 
+def test_a_compressed_request_is_refused_with_the_reason(stock: Stock) -> None:
+    text = json.dumps({"value": "a" * 1000})
+    request = pb.ExecuteRequest(pool="one", command="echo", arguments=text)
+    given = {"metadata": stock.metadata, "timeout": PATIENCE}
+    with pytest.raises(grpc.RpcError) as caught:
+        stock.broker.Execute(request, compression=grpc.Compression.Gzip, **given)
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert "without compression" in caught.value.details()
+    assert stock.broker.Execute(request, **given).json == json.dumps("a" * 1000)
+
+
 def test_without_the_token_the_broker_refuses(node: RunningBroker) -> None:
     with grpc.insecure_channel(f"unix:{node.runtime}/broker.sock") as channel, pytest.raises(grpc.RpcError) as caught:
         BrokerStub(channel).Status(pb.StatusRequest(), timeout=PATIENCE)
