@@ -65,6 +65,29 @@ def test_the_number_of_keys_is_bounded(table: Any) -> None:
     assert not t.pool.dispatcher._preferred._of
 
 
+def test_of_too_many_keys_the_one_that_was_used_longest_ago_is_forgotten(table: Any) -> None:
+    t = table(size=1).ready(1)
+    for number in (*range(MOST_KEYS), 0, MOST_KEYS):
+        t.finish(1, t.submit(affinity=f"user-{number}"))
+    known = t.pool.dispatcher._homes._of
+    assert "user-0" in known
+    assert "user-1" not in known
+
+
+def test_a_key_finds_one_new_home_while_its_old_one_still_ends_a_call(table: Any) -> None:
+    t = table(size=3, max_surge=1).ready(1, 2, 3)
+    t.submit(affinity="ada")  # it goes on
+    t.recycle(1)
+    t.ready(4)
+    assert t.states()[1] == "draining"
+    homes = []
+    for key in ("ada", "", "ada", "", "ada"):
+        call = t.submit(affinity=key)
+        homes += [t.assigned()[-1][1]] if key else []
+        t.finish(t.assigned()[-1][1], call)
+    assert len(set(homes)) == 1
+
+
 @given(st.lists(st.tuples(st.sampled_from(["", "a", "b", "c", "d"]), st.booleans()), max_size=60))
 def test_no_call_waits_beside_a_free_slot_because_of_its_key(steps: list[tuple[str, bool]]) -> None:
     t = Table(size=3).ready(1, 2, 3)
