@@ -74,6 +74,35 @@ def test_a_batch_goes_as_soon_as_all_callers_wait(batching: Any) -> None:
     assert groups(t) == [calls]
 
 
+def test_the_callers_of_the_last_batch_are_waited_for_again(batching: Any) -> None:
+    t = batching(callers=2)
+    pair = [t.submit(), t.submit()]
+    assert groups(t) == [pair]
+    t.finish_together(1, *pair)
+    t.submit()
+    assert groups(t) == [pair]
+
+
+def test_callers_that_are_gone_are_not_waited_for_long(batching: Any) -> None:
+    t = batching(callers=4)
+    for _ in range(4):
+        call = t.submit()
+        t.pass_time(WAIT)
+        t.finish(1, call)
+    call = t.submit()
+    assert groups(t)[-1] == [call]
+
+
+def test_callers_that_come_together_are_waited_for_the_next_time(batching: Any) -> None:
+    t = batching()
+    first = t.submit()
+    waiting = [t.submit() for _ in range(3)]
+    t.finish(1, first)
+    t.finish_together(1, *waiting)
+    t.submit()
+    assert groups(t) == [[first], waiting]
+
+
 def test_a_full_batch_goes_at_once(batching: Any) -> None:
     t = batching(callers=64)
     calls = t.submit_together(4)
@@ -200,6 +229,11 @@ def test_batches_that_gain_nothing_are_not_used_and_tried_again(batching: Any) -
         times.record(1, 0.010)
     t.finish(1, call)
     assert groups(t)[1:] == [waiting]
+    t.finish_together(1, *waiting)
+    call = t.submit()
+    more = [t.submit() for _ in range(2)]
+    t.finish(1, call)
+    assert groups(t)[2:] == [[call], more[:1]]  # the next try comes after as many calls
 
 
 def test_the_first_calls_of_a_command_run_alone_now_and_then_for_the_comparison(table: Any) -> None:

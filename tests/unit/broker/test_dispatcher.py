@@ -9,7 +9,16 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from snakepit.pools.broker.pool.actions import Revoke
-from snakepit.pools.broker.pool.dispatcher import BEGIN_SECONDS, PREFETCH_CALLS, PREFETCH_SECONDS, STALL_SECONDS
+from snakepit.pools.broker.pool.calls import Call
+from snakepit.pools.broker.pool.dispatcher import (
+    BEGIN_SECONDS,
+    PREFETCH_CALLS,
+    PREFETCH_SECONDS,
+    STALL_SECONDS,
+    has_room,
+    may_prefetch,
+)
+from snakepit.pools.broker.pool.worker import State, Worker
 from tests.unit.broker.conftest import Table
 
 
@@ -199,6 +208,37 @@ def test_calls_revoked_in_a_closing_pool_are_answered(table: Any) -> None:
     t.pass_time(STALL_SECONDS)
     t.confirm_revoked(1, 2)
     assert t.failed() == {2: "shutting_down"}
+
+
+FULL = {number: Call(number, "run", arrived=0.0, deadline=60.0) for number in range(1 + PREFETCH_CALLS)}
+UNFIT: list[dict[str, Any]] = [
+    {"state": State.STARTING}, {"state": State.DRAINING}, {"reason": "age"}, {"stalled": True}, {"silent": True},
+    {"process_ended": True}, {"lost": 1}, {"backlog": PREFETCH_SECONDS * 1.01}, {"assigned": FULL},
+    {"served": 4, "max_served": 4}, {"served": 3, "max_served": 4, "assigned": {1: FULL[1]}},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("fields", UNFIT, ids=str)
+def test_a_worker_that_may_not_run_the_call_soon_prefetches_nothing(fields: dict[str, Any]) -> None:
+    ready = Worker("w-1", 1, slots=1, born=0.0, state=State.READY, backlog=PREFETCH_SECONDS, served=2, max_served=4)
+    ready.assigned[1] = FULL[1]
+    assert may_prefetch(ready)
+    assert not may_prefetch(with_fields(ready, fields))
+
+
+@pytest.mark.parametrize(
+    "fields", [{"state": State.STARTING}, {"state": State.DRAINING}, {"silent": True}, {"process_ended": True}], ids=str
+)
+def test_a_worker_that_takes_no_calls_has_no_room(fields: dict[str, Any]) -> None:
+    ready = Worker("w-1", 1, slots=1, born=0.0, state=State.READY)
+    assert has_room(ready)
+    assert not has_room(with_fields(ready, fields))
+
+
+def with_fields(worker: Worker, fields: dict[str, Any]) -> Worker:
+    for name, value in fields.items():
+        setattr(worker, name, value)
+    return worker
 
 
 def test_the_queue_limit_counts_prefetched_calls(table: Any) -> None:
