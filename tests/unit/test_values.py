@@ -112,6 +112,24 @@ def test_each_type_of_the_table_arrives_as_it_was_and_has_its_json_form(kind: st
     assert json_form(sent) == json.loads(form)
 
 
+@pytest.mark.parametrize("hard", [False, True])
+def test_a_masked_array_keeps_its_fill_value_and_whether_its_mask_is_hard(hard: bool) -> None:
+    sent = np.ma.array([1, 2], mask=[False, True], fill_value=7, hard_mask=hard)
+    for found in (returned(sent), taken(sent)):
+        assert (found.fill_value, found.hardmask, found.mask.tolist()) == (7, hard, [False, True])
+
+
+def test_a_masked_element_arrives_as_the_same_object() -> None:
+    assert returned({"first": np.ma.masked})["first"] is np.ma.masked
+    assert taken(np.ma.array([1], mask=[True])[0]) is np.ma.masked
+
+
+def test_a_subclass_of_an_array_arrives_as_an_array() -> None:
+    records = np.array([(1, 2.0)], dtype=[("a", "<i4"), ("b", "<f8")])
+    for sent in (records, np.arange(3.0)):
+        assert same(returned(sent.view(np.recarray)), sent)
+
+
 def test_the_table_has_every_type() -> None:
     assert len(ROWS) >= 35
 

@@ -1,7 +1,7 @@
 """The tags of NumPy: arrays and scalars as their bytes, with dtype and shape. NumPy is imported when one arrives.
 
      ndarray ──▶ {"$ndarray": [dtype, shape, base64]}      scalar ──▶ {"$scalar": [dtype, base64]}
-     masked array ──▶ {"$masked": [ndarray, mask, fill value]}
+     masked array ──▶ {"$masked": [ndarray, mask, fill value, true if the mask is hard]}, or [] for np.ma.masked
 
 A dtype is NumPy's text for it, or the list of fields of a structured one. No dtype that holds objects is written or
 read. Where NumPy is not installed, an array arrives as nested lists of numbers and a scalar as a number.
@@ -37,10 +37,17 @@ def tree(tagger: Any, value: Any, depth: int) -> Any:
         return None
     tagger.reserve(value.nbytes)
     if isinstance(value, numpy.ma.MaskedArray):
-        mask = numpy.ma.getmaskarray(value)
-        fill = numpy.asarray(value.fill_value, dtype=value.dtype)
-        return {"$masked": [_array(tagger, numpy, one) for one in (value.data, mask, fill)]}
+        return {"$masked": _masked(tagger, numpy, value)}
     return _array(tagger, numpy, value)
+
+
+def _masked(tagger: Any, numpy: Any, value: Any) -> list[Any]:
+    if value is numpy.ma.masked:  # what a masked array has at a masked place; it has no fill value
+        return []
+    mask = numpy.ma.getmaskarray(value)
+    fill = numpy.asarray(value.fill_value, dtype=value.dtype)
+    parts: list[Any] = [_array(tagger, numpy, one) for one in (value.data, mask, fill)]
+    return [*parts, True] if value.hardmask else parts
 
 
 def _array(tagger: Any, numpy: Any, value: Any) -> Any:
@@ -137,11 +144,16 @@ def _restore_scalar(restorer: Any, content: Any) -> Any:
 
 
 def _restore_masked(restorer: Any, content: Any) -> Any:
-    data, mask, fill = (restorer.value(part) for part in content)
     numpy = _library()
     if numpy is None:
         raise NotCarried("is a masked array, and NumPy is not installed in this process; pip install numpy")
-    return numpy.ma.array(data, mask=mask, fill_value=fill[()])
+    if content == []:
+        return numpy.ma.masked
+    data, mask, fill, *hard = content
+    if hard not in ([], [True]):
+        raise ValueError("a hard mask can only be true")
+    data, mask, fill = map(restorer.value, (data, mask, fill))
+    return numpy.ma.array(data, mask=mask, fill_value=fill[()], hard_mask=bool(hard))
 
 
 # Without NumPy: numbers and truth values of the usual widths.
