@@ -121,6 +121,7 @@ class LaunchOrder:
     worker: str
     adapter_path: str
     spec: PoolSpec
+    parallelism: float = 0.0  # measured by another worker of the pool without a GIL; 0: this one measures
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,7 @@ class Boot:
     shared_page_fd: int
     profile: str = "process"
     threads: int = 1
+    parallelism: float = 0.0  # of these threads without a GIL, as another worker measured it; 0: this one measures
     instance: str = ""
     args: Mapping[str, Any] = field(default_factory=dict)
     blas_threads: int = 0
@@ -69,6 +70,8 @@ class Boot:
         _check_numbers(
             self, "parent", "listen_fd", "shared_page_fd", "threads", "blas_threads", "max_payload", "buffer_fd"
         )
+        if type(self.parallelism) not in (int, float) or not self.parallelism >= 0:
+            raise BootInvalid(f"parallelism: {self.parallelism!r} is not a number of at least 0")
         if self.profile not in PROFILES:
             raise BootInvalid(f"profile: {self.profile!r} is not one of {', '.join(PROFILES)}")
         if self.profile == "thread" and self.threads < 1:

@@ -30,7 +30,6 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
-import tempfile
 from typing import NamedTuple
 
 SIZE = 64
@@ -43,6 +42,8 @@ def make() -> int:
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("snakepit-shared_page", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     else:
+        import tempfile
+
         descriptor, path = tempfile.mkstemp(prefix="snakepit-shared_page-")
         os.unlink(path)
     os.ftruncate(descriptor, SIZE + ROOM)

@@ -15,23 +15,26 @@ import traceback
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from snakepit.workers.adapter import Adapter
-from snakepit.workers.process import sandbox, stacks, vitals
+from snakepit.workers.process import stacks, vitals
 from snakepit.workers.process.boot import PROTOCOL, Boot
 from snakepit.workers.process.shared_page import SharedPage
 from snakepit.workers.report import BootFailureReport, HelloReport, VitalsReport
 from snakepit.workers.runtime import failure
 from snakepit.workers.runtime.execution import end_fork
 from snakepit.workers.runtime.parallelism import measure
-from snakepit.workers.runtime.races import RaceChecker
 from snakepit.workers.runtime.runtime import CallRuntime
 from snakepit.workers.schema import commands
 from snakepit.workers.schema.commands import CommandSpec, PreloadedAdapter
 from snakepit.workers.transport import LOOP_OWNER, is_on
 from snakepit.workers.transport.direct_reply import DirectReplySender
 from snakepit.workers.transport.server import WorkerService
+
+if TYPE_CHECKING:  # their modules load only where a pool needs them: every import delays every start
+    from snakepit.workers.process.sandbox import SandboxUnavailable
+    from snakepit.workers.runtime.races import RaceChecker
 
 DRAINED, UNLOADABLE, LINK_LOST, UNCONTAINED = 0, 3, 4, 6  # exit codes
 
@@ -46,7 +49,7 @@ class WorkerProgram:
         boot: Boot,
         watch: vitals.GilWatch,
         preloaded: PreloadedAdapter | None = None,
-        refusal: sandbox.SandboxUnavailable | None = None,
+        refusal: SandboxUnavailable | None = None,
     ) -> None:
         os.set_inheritable(boot.listen_fd, False)  # processes that commands start must not hold the socket
         os.set_inheritable(boot.shared_page_fd, False)
@@ -154,6 +157,8 @@ class WorkerProgram:
     def _check_threads(self, adapter: Adapter) -> RaceChecker | None:
         if not self._boot.thread_checks:
             return None
+        from snakepit.workers.runtime.races import RaceChecker
+
         checker = RaceChecker(self._link.outbox.put)
         checker.watch(adapter)
         return checker
@@ -181,12 +186,23 @@ class WorkerProgram:
             "blas_threads": vitals.blas_threads(),
             "parallelism": self._parallelism(slots, cores, gil),
             "cores": cores,
-            "sandbox": sandbox.summary(self._boot.sandbox),
+            "sandbox": self._sandbox(),
         }
         return HelloReport(facts, tuple(command.facts() for command in described.values()))
 
+    def _sandbox(self) -> str:
+        if not self._boot.sandbox.is_active:
+            return ""
+        from snakepit.workers.process import sandbox
+
+        return sandbox.summary(self._boot.sandbox)
+
     def _parallelism(self, slots: int, cores: int, gil: bool) -> float:
-        return measure(slots, cores=cores, gil_enabled=gil) if self._boot.profile == "thread" else 0.0
+        if self._boot.profile != "thread":
+            return 0.0
+        if self._boot.parallelism and not gil:  # without a GIL a measurement takes a quarter of the start's CPU time
+            return self._boot.parallelism
+        return measure(slots, cores=cores, gil_enabled=gil)
 
     def _tear_down(self, adapter: Adapter) -> None:
         """Write errors to stderr only: the calls are done, and the worker ends either way."""

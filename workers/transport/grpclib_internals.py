@@ -22,7 +22,6 @@ import select
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import fields
-from importlib.metadata import version
 from typing import Any
 
 from grpclib.config import Configuration
@@ -380,4 +379,6 @@ def configuration(window: int, *, keepalive: bool = False) -> Configuration:
 
 
 def versions() -> str:
+    from importlib.metadata import version  # takes longer to load than h2, and only a warning names the versions
+
     return f"grpclib {version('grpclib')}, h2 {version('h2')}"

@@ -125,6 +125,7 @@ def boot_document(
             "args": dict(spec.args),
             "profile": str(spec.profile),
             "threads": spec.slots,
+            "parallelism": order.parallelism,
             "listen_fd": listener_fd,
             "shared_page_fd": page_fd,
             "buffer_fd": buffer_fd,

@@ -45,7 +45,7 @@ from snakepit.pools.broker.ports import (
 )
 from snakepit.pools.broker.runner.deps import RunnerDeps
 from snakepit.pools.broker.runner.templates import Templates
-from snakepit.pools.broker.runner.translation import error_of, gil_event, race_event, rules_of
+from snakepit.pools.broker.runner.translation import error_of, gil_event, known_parallelism, race_event, rules_of
 from snakepit.pools.broker.runner.worker_handle import MAX_CREDIT, InFlightCall, WorkerHandle
 from snakepit.pools.broker.status import CommandInfo
 
@@ -337,7 +337,8 @@ class Runner:
         task.add_done_callback(self._launches.discard)
 
     async def _launch(self, handle: WorkerHandle, template: str) -> None:
-        order = LaunchOrder(handle.id, self.definition.adapter_path, self.pool.spec)
+        parallelism = known_parallelism(handle.id, self.workers, self.handles)
+        order = LaunchOrder(handle.id, self.definition.adapter_path, self.pool.spec, parallelism)
         try:
             handle.process = await self.templates.launch(template, order, lambda exit: self._exited(handle, exit))
         except ForkFailed as why:

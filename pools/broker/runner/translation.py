@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from snakepit.pools.broker import errors
 from snakepit.pools.broker.events import Event, Kind
@@ -14,6 +14,10 @@ from snakepit.pools.broker.ports import Greeting, Race, WorkerFailure
 from snakepit.pools.broker.spec import PoolSpec
 from snakepit.pools.broker.stats.gil_report import why_on
 from snakepit.pools.broker.status import CommandInfo
+
+if TYPE_CHECKING:
+    from snakepit.pools.broker.pool.worker import Worker
+    from snakepit.pools.broker.runner.worker_handle import WorkerHandle
 
 
 def error_of(failure: WorkerFailure) -> errors.BrokerError:
@@ -40,6 +44,16 @@ def _seconds(details: Mapping[str, Any]) -> float:
 def rules_of(commands: Iterable[CommandInfo]) -> dict[str, BatchRule]:
     """The commands that run in batches."""
     return {one.name: BatchRule(one.batch, one.batch_wait) for one in commands if one.batch > 1}
+
+
+def known_parallelism(started: str, workers: Mapping[str, Worker], handles: Mapping[str, WorkerHandle]) -> float:
+    """What other workers of the same definition have measured without a GIL; 0: none has.
+
+    The most of it: a busy machine makes a measurement lower, never higher.
+    """
+    generation = workers[started].generation if started in workers else 0
+    others = [handle for name, handle in handles.items() if name in workers and workers[name].generation == generation]
+    return max((one.parallelism for one in others if not one.gil_enabled), default=0.0)
 
 
 def race_event(pool: str, worker: str, race: Race) -> Event:

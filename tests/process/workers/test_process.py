@@ -60,6 +60,18 @@ def test_the_thread_profile_measures_its_parallelism(echo, profile):
         assert 0.3 < factor <= 1.05
 
 
+def test_without_a_gil_a_worker_reports_the_parallelism_that_it_was_given():
+    async def look():
+        async with worker(profile="thread", threads=2, parallelism=7.5) as link:
+            factor = link.hello.parallelism
+            await link.drain()
+            assert await link.goodbye(link.process) == 0
+            return factor
+
+    factor = asyncio.run(look())
+    assert factor == 7.5 if vitals.is_free_threaded() else 0 < factor <= 1.05
+
+
 def test_the_hello_describes_the_commands_with_their_schemas(echo):
     async def look(link):
         return {command.name: command for command in link.hello.commands}
@@ -712,6 +724,18 @@ def test_the_help_loads_neither_grpc_nor_django():
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=harness.ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_start_loads_no_module_that_only_some_pools_need():
+    script = (
+        "import sys, asyncio, grpclib.server, h2.connection, google.protobuf.descriptor_pool\n"
+        "theirs = set(sys.modules)\n"
+        "import snakepit.workers.process.worker\n"
+        "print(sorted(set(sys.modules) - theirs))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=harness.ROOT, capture_output=True, text=True, check=True)
+    unneeded = "importlib.metadata", "tempfile", "snakepit.workers.process.sandbox", "snakepit.workers.runtime.races"
+    assert [name for name in unneeded if repr(name) in done.stdout] == []
 
 
 def test_a_worker_is_not_started_by_hand():

@@ -1023,6 +1023,33 @@ async def test_a_free_threaded_interpreter_whose_gil_is_on_is_a_warning(stage: S
 
 
 @scene()
+async def test_a_worker_gets_the_parallelism_that_another_of_its_definition_measured_without_a_gil(
+    stage: Stage,
+) -> None:
+    stage.launcher.greeting = Greeting(
+        python="3.13.1", free_threaded=True, gil_enabled=False, commands=COMMANDS, parallelism=3.456, cores=4
+    )
+    stage.definitions.change(pool(profile="thread", threads=8, size=2, startup_batch=2))
+    await stage.ready(2)
+    first, second = stage.processes
+    assert (first.order.parallelism, second.order.parallelism) == (0.0, 0.0)  # none had measured
+    first.die(Exit(signal=9))
+    await stage.until(lambda: len(stage.processes) == 3)
+    assert stage.processes[2].order.parallelism == 3.456
+    await stage.ready(2)
+    for one in (second, stage.processes[2]):
+        one.report("vitals", True, "orjson")  # says nothing about a worker without a GIL
+    await stage.turn()
+    second.die(Exit(signal=9))
+    await stage.until(lambda: len(stage.processes) == 4)
+    assert stage.processes[3].order.parallelism == 0.0
+    await stage.ready(2)
+    stage.definitions.change(pool(profile="thread", threads=4, size=2, startup_batch=2))
+    await stage.until(lambda: len(stage.processes) > 4)
+    assert stage.processes[4].order.parallelism == 0.0  # of other threads
+
+
+@scene()
 async def test_races_are_reported_listed_once_and_forgotten_with_their_definition(stage: Stage) -> None:
     stage.definitions.change(pool(profile="thread", threads=2, thread_checks=True))
     await stage.ready()

@@ -187,6 +187,9 @@ def test_a_boot_document_has_defaults():
         (json.dumps({**DOCUMENT, "profile": "thread", "threads": 0}).encode(), "needs at least 1"),
         (json.dumps({**DOCUMENT, "pool": 3}).encode(), "pool: 3 is not a string"),
         (json.dumps({**DOCUMENT, "parent": True}).encode(), "parent: True is not an integer"),
+        (json.dumps({**DOCUMENT, "parallelism": True}).encode(), "parallelism: True is not a number"),
+        (json.dumps({**DOCUMENT, "parallelism": -1}).encode(), "parallelism: -1 is not a number of at least 0"),
+        (json.dumps({**DOCUMENT, "parallelism": float("nan")}).encode(), "parallelism: nan is not a number"),
     ],
 )
 def test_a_bad_boot_document_is_refused_by_field(text, why):
