@@ -81,7 +81,7 @@ class Broker:
         for (request, reply), number in zip(calls, self._numbers, strict=False):
             if caller := request.caller:
                 if limited := self.quotas.admit(caller, self.ports.clock.monotonic()):
-                    reply.failed(limited, Timing())
+                    self._refuse(request, reply, limited)
                     handles.append(CallHandle(None, number))
                     continue
                 reply = CountedReply(reply, self.quotas, caller, self.ports.clock)
@@ -90,9 +90,17 @@ class Broker:
         if runner and asked:
             runner.submit(asked)
         else:
-            for _, _, reply in asked:
-                reply.failed(self.node.refusal() or self._no_pool(pool), Timing())
+            for _, request, reply in asked:
+                self._refuse(request, reply, self.node.refusal() or self._no_pool(pool))
         return handles
+
+    def _refuse(self, request: Request, reply: Reply, error: errors.BrokerError) -> None:
+        """Refuse a call before it reaches its pool, and count it there."""
+        reply.failed(error, Timing())
+        if runner := self.runners.get(request.pool):
+            runner.pool.admission.refused_count += 1
+            command = request.command if request.command in runner.commands else "unknown"
+            self._usages.executed(request.pool, command, error.code, 0.0, 0.0)
 
     @property
     def largest_payload(self) -> int:

@@ -108,6 +108,28 @@ def test_a_removed_pool_counts_its_last_results() -> None:
     play(scenario(), stage.clock)
 
 
+def test_a_call_that_is_refused_before_its_pool_counts_there_too() -> None:
+    stage = CountingStage()
+
+    async def scenario() -> None:
+        await stage.broker.start()
+        await stage.ready()
+        hurried = CallerIdentity("snk_1", "ada", Limits(calls_in_flight=1))
+        held = [stage.submit("hold", caller=hurried) for _ in range(2)]
+        stage.broker.drain("ada", "")
+        held += [stage.submit(command) for command in ("hold", "no_such_command")]
+        assert [answer.code for answer in held[1:]] == ["limit_reached", "node_draining", "node_draining"]
+        assert stage.row("p").refused == 3
+        await stage.until(lambda: stage.row("p").usage.not_admitted == 3)
+        refused = {key: count for key, count in stage.numbers.calls.items() if key[2] != "ok"}
+        assert refused == {
+            ("p", "hold", "limit_reached"): 1, ("p", "hold", "node_draining"): 1, ("p", "unknown", "node_draining"): 1,
+        }  # fmt: skip
+        await stage.broker.stop(1.0)
+
+    play(scenario(), stage.clock)
+
+
 def test_every_refused_call_is_refused_in_the_window_too_and_none_of_them_is_served() -> None:
     stage = Stage((pool(size=1, queue_limit=1, max_payload=1024), pool("q", paused=True)), 3600.0)
 
