@@ -21,7 +21,9 @@ LONG = {  # columns that wrap where the terminal is narrow
     "pool", "worker", "command", "why", "error", "name", "arguments", "problem", "schedule", "scopes", "pools",
     "library",
 }  # fmt: skip
-LESS = ("profile", "done", "gil", "served", "busy")  # columns that a narrow terminal leaves out, in this order
+LESS = (  # columns that a narrow terminal leaves out, in this order
+    "profile", "done", "gil", "served", "busy", "memory", "free", "load", "waiting", "why",
+)  # fmt: skip
 WHOLE_IDS = 120  # columns of a terminal whose tables show whole ids of jobs, and not their ends
 LEAST_NAME = 12  # columns for a name that wraps
 

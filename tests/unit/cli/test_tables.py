@@ -40,6 +40,14 @@ def test_numbers_and_names_are_whole_in_a_narrow_terminal(width: int) -> None:
     assert all(len(row) <= width for row in text.splitlines())
 
 
+@pytest.mark.parametrize(("table_of", "kept"), [("pools", ["12/12"]), ("workers", ["4194304"])])
+def test_a_terminal_of_forty_columns_shows_names_and_states_whole(table_of: str, kept: list[str]) -> None:
+    text = drawn(table_of, 40)
+    assert "…" not in text
+    assert LONG in "".join(row.split()[0] for row in text.splitlines()[3:] if row.strip())
+    assert all(word in text for word in ("ready", *kept))
+
+
 @pytest.mark.parametrize("width", [60, 80])
 def test_a_worker_keeps_its_pid_and_state(width: int) -> None:
     text = drawn("workers", width)
