@@ -8,7 +8,7 @@ import pytest
 
 from snakepit.pools.broker import errors
 from snakepit.pools.broker.pool.actions import Assign
-from snakepit.pools.broker.pool.batches import SURE, TRY_EVERY, BatchRule
+from snakepit.pools.broker.pool.batches import SURE, TRY_EVERY, BatchRule, BatchTimes
 from tests.unit.broker.conftest import Table
 
 WAIT = 0.005
@@ -234,6 +234,22 @@ def test_batches_that_gain_nothing_are_not_used_and_tried_again(batching: Any) -
     more = [t.submit() for _ in range(2)]
     t.finish(1, call)
     assert groups(t)[2:] == [[call], more[:1]]  # the next try comes after as many calls
+
+
+def test_the_gain_is_judged_once_enough_runs_of_both_kinds_are_known() -> None:
+    for first, second in ((1, 4), (4, 1)):
+        times = BatchTimes(BatchRule(4, 0.0))
+        assert (times.gain, times.mean_size) == (None, 0.0)
+        times.record(first, 0.010 * first)
+        assert times.gain is None
+        for _ in range(SURE):
+            times.record(second, 0.010 * second)
+        assert (times.gain, times.pays) == (1.0, True)  # of one kind there is only one run
+        for _ in range(SURE - 1):
+            times.record(first, 0.010 * first)
+        assert not times.pays
+        status = times.status("run")
+        assert (status.batches, status.calls, times.mean_size) == (times.batches, 4 * times.batches, 4.0)
 
 
 def test_the_first_calls_of_a_command_run_alone_now_and_then_for_the_comparison(table: Any) -> None:
