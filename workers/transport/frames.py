@@ -14,7 +14,8 @@ PREFACE = 24  # bytes that a client sends before its first frame
 PREFIX = 5  # bytes before each gRPC message: a flag and the length
 read_length = struct.Struct(">BH").unpack_from  # of a frame; its high byte, and the rest
 read_prefix = struct.Struct(">BI").unpack_from  # of a message: whether it is compressed, and its length
-_head = struct.Struct(">BH6sBI").pack
+# Before a message that is one frame: the frame's length in two parts, its plain header, 0, the message's length.
+pack_head = struct.Struct(">BH6sBI").pack
 
 
 def framed(message: bytes) -> bytes:
@@ -34,15 +35,6 @@ def plain_header(stream: int) -> bytes:
     '000000000003'
     """
     return b"\0\0" + stream.to_bytes(4, "big")
-
-
-def head(header: bytes, size: int) -> bytes:
-    """Return what comes before a message that is one frame of `size` bytes with its prefix.
-
-    >>> head(plain_header(3), 8).hex(" ")
-    '00 00 08 00 00 00 00 00 03 00 00 00 00 03'
-    """
-    return _head(size >> 16, size & 0xFFFF, header, 0, size - PREFIX)
 
 
 def data_frames(stream: int, data: bytes, largest: int) -> Iterator[bytes | memoryview]:

@@ -32,7 +32,7 @@ from snakepit.workers.transport.frames import (
     PREFIX,
     data_frames,
     framed,
-    head,
+    pack_head,
     plain_header,
     read_length,
     read_prefix,
@@ -303,7 +303,8 @@ class FastStream:
         stream.outbound_flow_control_window -= size
         before = h2.data_to_send()  # usually empty; what h2 has queued goes first
         if size <= h2.max_outbound_frame_size:
-            self._transport.write(before + head(self._header, size) + message)
+            head = pack_head(size >> 16, size & 0xFFFF, self._header, 0, size - PREFIX)
+            self._transport.write(before + head + message)
         else:
             self._transport.write(before + b"".join(data_frames(raw.id, framed(message), h2.max_outbound_frame_size)))
         return True
