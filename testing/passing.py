@@ -86,6 +86,9 @@ class MemoryReply(DirectReplySender):
         self._socket: Any = passing
         self._patient: Any = passing
 
+    def _send(self, message: bytes, path: str) -> None:
+        self._socket.sendto(message, path)
+
 
 def copied(descriptors: Sequence[int]) -> Incoming:
     """The same files under descriptors of the receiver's own."""

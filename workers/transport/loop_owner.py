@@ -220,13 +220,18 @@ class LoopOwner:
         The callback may then run while the loop does not, so it must not ask for the running loop. A turn of the loop
         for it would cost more than a short callback itself.
         """
-        self._callbacks.append((callback, args))
-        # Looked at second: a thread that takes the loop after this look calls them first.
-        if self._running.locked():
-            self.loop.call_soon_threadsafe(self._run_callbacks)
+        if self.loop.is_closed():
+            raise RuntimeError("the event loop is closed: no thread runs it any more")
+        if self._running.acquire(blocking=False):
+            try:
+                self._callbacks.append((callback, args))
+            finally:
+                self._running.release()
+        else:
+            self.loop.call_soon_threadsafe(callback, *args)
 
     def _run_callbacks(self) -> None:
-        for _ in range(len(self._callbacks)):  # not those that these schedule
+        while self._callbacks:
             callback, args = self._callbacks.popleft()
             try:
                 callback(*args)
