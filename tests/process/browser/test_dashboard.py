@@ -245,6 +245,15 @@ def test_the_time_axis_of_a_chart_is_in_utc_as_all_other_times(demo: Demo, brows
     elsewhere.close()
 
 
+@pytest.mark.parametrize("place", ["notice bad", "card pad"])
+def test_a_word_that_is_wider_than_a_phone_is_broken(page: Page, place: str) -> None:
+    page.set_viewport_size(PHONE)
+    page.goto("/pools/digits/")
+    reason = f'<div class="{place}"><p>{"a.module.of.a.project." * 4}Refused: the reason</p></div>'
+    page.evaluate("html => document.getElementById('main').insertAdjacentHTML('afterbegin', html)", reason)
+    assert too_wide(page) == []
+
+
 def test_the_long_tables_of_a_pool_are_closed_on_a_phone_alone(page: Page) -> None:
     page.goto("/pools/digits/")
     rows = page.locator("tr[data-command]")
