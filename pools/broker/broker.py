@@ -12,7 +12,6 @@ from snakepit.pools.broker import errors
 from snakepit.pools.broker.events import Event, Kind
 from snakepit.pools.broker.handle import CallHandle, CountedReply
 from snakepit.pools.broker.messages import Reply, Request, Timing
-from snakepit.pools.broker.names import bounded_name, nearest
 from snakepit.pools.broker.node import NodeFacts, NodeState, OpenSession
 from snakepit.pools.broker.node_status import ListenerStatus
 from snakepit.pools.broker.pool.preview import forecast
@@ -35,6 +34,7 @@ from snakepit.pools.broker.status import (
     SweepResult,
     WorkerDump,
 )
+from snakepit.pools.broker.unknown_names import bounded, nearest
 from snakepit.pools.broker.watch import WorkerWatch
 
 APPLY_EVERY = 1.0  # seconds; a changed row is in force within two
@@ -381,7 +381,7 @@ class Broker:
         if place := self._elsewhere.get(name):
             message = f"Pool {name} lives on other nodes ({place}), not on {self.facts.name}."
             return errors.PoolUnknown(message, details={"pool": name, "nodes": place})
-        known, name = self.pool_names(), bounded_name(name)
+        known, name = self.pool_names(), bounded(name)
         hint = nearest(name, known) or f" Known are: {', '.join(known) or 'none'}."
         if any(problem.startswith(NOT_READ) for _, problem in self._problems):
             hint += f" It may be new: {NOT_READ} now. See: snakepit status"  # the reason names hosts of the database

@@ -14,10 +14,8 @@ An exception's docstring is its default message. `outcome` is the state of the w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
-
-from snakepit.pools.broker.names import bounded_name, nearest
 
 NOT_STARTED = "not_started"
 FAILED = "failed"
@@ -382,10 +380,3 @@ def from_code(
 def is_silent(error: BrokerError) -> bool:
     """Whether a broker runs but did not answer a question in time: starting another one would not help."""
     return isinstance(error, DeadlineExceeded) or bool(error.details.get("silent"))
-
-
-def no_command(pool: str, name: str, known: Iterable[str]) -> CommandUnknown:
-    """Return the error of an unknown command, with the nearest name or all names."""
-    names, name = sorted(known), bounded_name(name)
-    hint = nearest(name, names) or f" It has: {', '.join(names) or 'none'}."
-    return CommandUnknown(f"Pool {pool} has no command {name!r}.{hint}", details={"command": name, "commands": names})

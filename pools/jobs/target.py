@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from snakepit.pools import conf
-from snakepit.pools.broker.errors import BadArguments, BadRequest, BrokerError, PoolUnknown, no_command
+from snakepit.pools.broker.errors import BadArguments, BadRequest, BrokerError, PoolUnknown
 from snakepit.pools.broker.job_limits import find_problem, key_of
 from snakepit.pools.broker.spec import ON_FAILURE, PoolSpec
 from snakepit.pools.broker.status import CommandInfo
+from snakepit.pools.broker.unknown_names import no_command
 from snakepit.pools.client import shared
 from snakepit.pools.jobs import commands, in_process
 from snakepit.pools.jobs.arguments import check_size

@@ -48,6 +48,7 @@ from snakepit.pools.broker.runner.templates import Templates
 from snakepit.pools.broker.runner.translation import error_of, gil_event, known_parallelism, race_event, rules_of
 from snakepit.pools.broker.runner.worker_handle import MAX_CREDIT, InFlightCall, WorkerHandle
 from snakepit.pools.broker.status import CommandInfo
+from snakepit.pools.broker.unknown_names import no_command
 
 UNLINKED_GRACE = 2.0  # seconds from a lost link to the kill of its process, which usually ends by itself
 LAST_REPORTS = 0.5  # seconds until a dead worker's link is closed, should a child hold the socket open
@@ -115,7 +116,7 @@ class Runner:
                 self._deps.meter.buffered(spec.name, "argument", buffered)
             one = InFlightCall(call, f"{boot}-{number}", request, reply, request.credit)
             if command is None and self.commands:
-                reply.failed(errors.no_command(spec.name, request.command, self.commands), one.timing(now))
+                reply.failed(no_command(spec.name, request.command, self.commands), one.timing(now))
                 self.pool.admission.refused_count += 1
                 self._deps.meter.executed(spec.name, "unknown", errors.CommandUnknown.code, 0.0, 0.0)
                 continue

@@ -1,17 +1,26 @@
-"""Names that callers send, in errors: bounded, and with the nearest known one; pure."""
+"""The errors for names that a caller sent and the broker does not know, with the nearest known name."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
 
+from snakepit.pools.broker.errors import CommandUnknown
+
 LONGEST_NAME = 100  # characters of a name that a caller sent, in an error
 
 
-def bounded_name(name: str) -> str:
+def no_command(pool: str, name: str, known: Iterable[str]) -> CommandUnknown:
+    """Return the error of an unknown command, with the nearest name or all names."""
+    names, name = sorted(known), bounded(name)
+    hint = nearest(name, names) or f" It has: {', '.join(names) or 'none'}."
+    return CommandUnknown(f"Pool {pool} has no command {name!r}.{hint}", details={"command": name, "commands": names})
+
+
+def bounded(name: str) -> str:
     """A name that a caller sent, short enough to be compared and shown: it may have megabytes.
 
-    >>> bounded_name("x" * 1000) == "x" * 99 + "…"
+    >>> bounded("x" * 1000) == "x" * 99 + "…"
     True
     """
     return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
