@@ -91,8 +91,7 @@ class AssignedCall:
         self.placed: list[PlacedFile] = []  # that the command computes in
         self.batch = batch  # sequence of the last call of its batch; 0: it runs alone
         self.streaming = False  # the caller reads one result
-        self.began = 0.0
-        self.ended = False
+        self.began, self.ended = 0.0, False
         self._credit = self._credit_bytes = 0
         self._unacknowledged: deque[int] | None = None  # sizes of chunks
         self._unacknowledged_bytes = self.parts = 0  # `parts`: Deliveries of large parts of a stream so far
