@@ -64,6 +64,7 @@ class Containment:
         self._streams = {descriptor: _identity(descriptor) for descriptor in STREAMS}
         self._copies = {descriptor: _copy(descriptor) for descriptor in STREAMS}
         self._directory = os.open(".", PASS | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._path = _working_directory()
         self._umask = os.umask(0o077)
         os.umask(self._umask)
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
@@ -92,17 +93,15 @@ class Containment:
         return changed
 
     def _is_unchanged(self) -> bool:
-        """Set umask and working directory, stop timers. Return whether everything else is as it was."""
-        try:
-            os.umask(self._umask)
-            os.fchdir(self._directory)
-        except OSError:
-            return False
+        """Set the umask and stop timers, which takes no longer than reading them. Return whether all is as it was."""
+        unchanged = os.umask(self._umask) == self._umask and _working_directory() == self._path
         for timer in self._unused_timers:
-            signal.setitimer(timer, 0)  # takes no longer than reading it
+            if signal.setitimer(timer, 0)[0]:
+                unchanged = False
         faulthandler.cancel_dump_traceback_later()
         return (
-            get_mask(signal.SIG_BLOCK, ()) == self._mask
+            unchanged
+            and get_mask(signal.SIG_BLOCK, ()) == self._mask
             and read_thread_settings() == self._own_values
             and self._is_interpreter_unchanged()
         )
@@ -153,6 +152,7 @@ class Containment:
         os.umask(self._umask)
         try:
             os.fchdir(self._directory)
+            self._path = _working_directory()  # another one, if the directory was moved or deleted
             for descriptor, identity in self._watched.items():
                 if _identity(descriptor) != identity:
                     raise Uncontained(CUT_OFF)
@@ -225,6 +225,13 @@ def _copy(descriptor: int) -> int:
         return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, HIGH)
     except OSError:
         return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, len(STREAMS))
+
+
+def _working_directory() -> str:
+    try:
+        return os.getcwd()
+    except OSError:  # it was deleted
+        return ""
 
 
 def _environment() -> Any:

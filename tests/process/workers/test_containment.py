@@ -219,6 +219,49 @@ def test_a_command_that_only_raises_leaves_nothing_behind(meddler: Any) -> None:
     assert after - before < 100, "not one object for each call"
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "os.umask(0o027)", "os.chdir('/')", "os.mkdir('gone'), os.chdir('gone'), os.rmdir('../gone')",
+        "signal.setitimer(signal.ITIMER_VIRTUAL, 900)",
+    ],
+)  # fmt: skip
+def test_a_change_that_is_undone_counts_as_one(change: str, tmp_path: Path) -> None:
+    """The answers that share a check may rest on it."""
+    code = (
+        "import os, signal\n"
+        "from snakepit.workers.runtime.containment import Containment\n"
+        "contained = Containment()\n"
+        "before = os.getcwd()\n"
+        "assert not contained.restore()\n"
+        f"{change}\n"
+        "assert contained.restore() and not contained.restore()\n"
+        "assert os.getcwd() == before and os.umask(0o077) == 0o022"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path, umask=0o022
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_worker_whose_directory_was_deleted_is_contained_too(tmp_path: Path) -> None:
+    code = (
+        "import os\n"
+        "from snakepit.workers.runtime.containment import Containment\n"
+        "contained = Containment()\n"
+        "os.rmdir(os.getcwd())\n"
+        "assert contained.restore() and not contained.restore()\n"
+        "os.chdir('/')\n"
+        "assert contained.restore() and not contained.restore()"
+    )
+    home = tmp_path / "release"
+    home.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False, cwd=home
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_worker_with_a_low_limit_of_open_files_is_contained_too() -> None:
     code = (
         "import resource, sys\n"
