@@ -163,9 +163,9 @@ def _pool(pool: InspectedPool) -> Iterator[tuple[str, str]]:
     has, use, queue, memory = pool.capacity, pool.use, pool.queue, pool.memory
     yield "capacity", f"{has.ready} of {has.size} workers ready, {has.free} of {has.slots} slots free"
     yield "interpreter", has.interpreter or "the broker's own"
-    window = f"in {said_span(use.seconds)}" if use.seconds else "no look yet"
     rate = or_unknown(use.calls_per_second, "{:.3g} calls/s")
-    yield "use", f"{or_unknown(use.busy, '{:.0%}')} busy, {rate}, {use.answered} answers {window}"
+    used = f"{or_unknown(use.busy, '{:.0%}')} busy, {rate}, {use.answered} answers in {said_span(use.seconds)}"
+    yield "use", used if use.seconds else "not measured yet"
     measured = "" if use.cpu_per_call is None else f" a call, measured on {use.cpu_calls} calls"
     yield "CPU", span_or_unknown(use.cpu_per_call) + measured
     yield "queue", f"{queue.waiting} of {queue.limit} wait, the oldest for {span(queue.oldest_wait)}"

@@ -52,7 +52,7 @@ def lines(found: ScalingEstimate) -> Iterator[str]:
         yield f"  {'node':<13} {facts.node}"
     busy = "not known" if facts.busy is None else f"{facts.busy:.0%}"
     wait = "not known" if facts.wait_p95 is None else span(facts.wait_p95)
-    rate = said_rate(facts.served / facts.seconds) if facts.seconds else "no look yet"
+    rate = said_rate(facts.served / facts.seconds) if facts.seconds else "not measured yet"
     yield (
         f"  {'now':<13} {rate}, {facts.served:,} calls in {said_span(facts.seconds)}, {busy} busy, "
         f"wait p95 {wait}, {facts.ready} of {facts.size} workers ready"

@@ -51,9 +51,8 @@ class FrozenDatabase:
         self._until = 0.0
 
     def failed(self, error: BaseException, took: float, now: float) -> None:
-        if took >= SLOW:
-            with self._lock:
-                self._error, self._until = error.with_traceback(None), now + PAUSE
+        with self._lock:
+            self._error, self._until = error.with_traceback(None) if took >= SLOW else None, now + PAUSE
 
     def answered(self) -> None:
         self._error = None

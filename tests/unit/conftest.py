@@ -15,10 +15,12 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from hypothesis import settings
 
-settings.register_profile("any machine", deadline=None)  # by default, an example that takes 0.2 s fails
-settings.load_profile("any machine")
+with contextlib.suppress(ImportError):  # the interpreter of a worker may have none
+    from hypothesis import settings
+
+    settings.register_profile("any machine", deadline=None)  # by default, an example that takes 0.2 s fails
+    settings.load_profile("any machine")
 
 PROCESS_EVENTS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system", "os.exec"}
 SOCKET_EVENTS = {"socket.bind", "socket.connect", "socket.sendto", "socket.getaddrinfo"}

@@ -69,7 +69,7 @@ def test_the_command_shows_known_figures_and_names_unknown_ones(
         assert "p: ready" in told
         assert "1 of 1 workers ready" in told
         assert "all pools" not in told, "there is one"
-        assert "CPU           not known a call" in told
+        assert "CPU           not known\n" in told
         assert "last day      not known" in told
         assert "advice are not known: no project here" in told
         worker = node.status().workers[0].id

@@ -190,8 +190,8 @@ def test_a_form_shows_and_reads_local_time(
 
 
 def test_charts_and_pruning_read_the_rows(naive: None) -> None:
-    begin = utc_now() - timedelta(minutes=40)
-    PoolPeriod.objects.create(node="n", pool="digits", seconds=60, at=begin, ok=3)
+    minute = utc_now().replace(second=0, microsecond=0) - timedelta(minutes=40)
+    PoolPeriod.objects.create(node="n", pool="digits", seconds=60, at=minute, ok=3)
     assert history.columns("digits", 3600, utc_now())["ok_rate"] == [0.05]
     assert history.roll_up(utc_now()) == 1
     assert history.prune(utc_now() + timedelta(days=30)) == 2

@@ -69,7 +69,7 @@ def test_of_too_many_keys_the_one_that_was_used_longest_ago_is_forgotten(table: 
     t = table(size=1).ready(1)
     for number in (*range(MOST_KEYS), 0, MOST_KEYS):
         t.finish(1, t.submit(affinity=f"user-{number}"))
-    known = t.pool.dispatcher._homes._of
+    known = t.pool.dispatcher._preferred._of
     assert "user-0" in known
     assert "user-1" not in known
 
