@@ -32,12 +32,15 @@ from snakepit.pools.models.states import (
 )
 
 RETRIES = ("never", "safe", "lost", "always")
-RANDOM_BITS = 74  # of an id; the others are time, version and variant
+RANDOM_BITS = 62  # of an id; the others are time, version and variant
+PARTS = 4096  # of a millisecond, which the time of an id counts (RFC 9562, section 6.2, method 3)
 KINDS = ("chunk", "log", "progress", "truncated")
 
 
 def uuid7() -> uuid.UUID:
     """An id that sorts by its creation time (RFC 9562, version 7), so that it serves as cursor of pages.
+
+    Ids of one process sort in the order in which they were made, unless its clock is set back.
 
     >>> uuid7().version, uuid7().variant == uuid.RFC_4122
     (7, True)
@@ -46,7 +49,7 @@ def uuid7() -> uuid.UUID:
 
 
 def uuid7s(after: Iterable[uuid.UUID] = ()) -> Iterator[uuid.UUID]:
-    """Ids as of `uuid7`, each greater than the one before it and than `after`, also within one millisecond.
+    """Ids as of `uuid7`, each greater than the one before it and than `after`, also with a coarse clock.
 
     >>> ids = uuid7s()
     >>> some = [next(ids) for _ in range(1000)]
@@ -65,13 +68,13 @@ def uuid7s(after: Iterable[uuid.UUID] = ()) -> Iterator[uuid.UUID]:
 
 
 def _now() -> int:
-    """The time. [ms]"""
-    return time.time_ns() // 1_000_000
+    """The time, in parts of a millisecond."""
+    return time.time_ns() * PARTS // 1_000_000
 
 
 def _now_and_random() -> int:
-    """The time [ms], followed by the random bits of an id."""
-    random = int.from_bytes(os.urandom(10), "big") >> (80 - RANDOM_BITS)
+    """The time, followed by the random bits of an id."""
+    random = int.from_bytes(os.urandom(8), "big") >> (64 - RANDOM_BITS)
     return _now() << RANDOM_BITS | random
 
 
