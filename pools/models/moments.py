@@ -39,6 +39,18 @@ def validate(moment: datetime) -> None:
         raise ValidationError(f"This time {problem}.")
 
 
+def _in_utc(moment: datetime) -> datetime:
+    """The same instant. PostgreSQL refuses an offset of 16 hours and more, which Python has.
+
+    >>> _in_utc(datetime.fromisoformat("2026-07-01T12:00:00+22:08"))
+    datetime.datetime(2026, 6, 30, 13, 52, tzinfo=datetime.timezone.utc)
+    """
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:  # the first and last hours of the calendar
+        return moment
+
+
 def utc_now() -> datetime:
     """The current time, aware. `timezone.now()` is naive where USE_TZ is False."""
     return datetime.now(UTC)
@@ -72,9 +84,10 @@ class MomentField(models.DateTimeField):  # type: ignore[type-arg]  # it takes n
 
     def get_db_prep_value(self, value: Any, connection: BaseDatabaseWrapper, prepared: bool = False) -> Any:
         value = value if prepared else self.get_prep_value(value)
-        naive = not settings.USE_TZ and not connection.features.supports_timezones
-        if naive and isinstance(value, datetime) and timezone.is_aware(value):
-            value = timezone.make_naive(value, UTC)
+        if isinstance(value, datetime) and timezone.is_aware(value):
+            value = _in_utc(value)
+            if not settings.USE_TZ and not connection.features.supports_timezones:
+                value = timezone.make_naive(value, UTC)
         return super().get_db_prep_value(value, connection, prepared=True)
 
     def value_from_object(self, obj: models.Model) -> Any:

@@ -76,3 +76,13 @@ def test_the_description_says_that_unknown_parameters_are_refused(client: Client
     assert "query parameter" in described["info"]["description"]
     for methods in described["paths"].values():
         assert all("400" in operation["responses"] for operation in methods.values())
+
+
+def test_a_command_is_refused_above_its_length_before_a_stream_opens(
+    client: Client, broker: FakeClient, make_key: Callable[..., str]
+) -> None:
+    for query in ("", "?stream=true"):
+        url = f"/api/pools/digits/commands/{'c' * 201}{query}"
+        answer = client.post(url, {}, content_type="application/json", headers={"Authorization": make_key("run")})
+        assert (answer.status_code, list(answer.json()["error"]["details"]["fields"])) == (400, ["command"])
+    assert broker.calls == []

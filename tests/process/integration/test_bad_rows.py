@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from datetime import timezone as zone
 from typing import Any
 from urllib.parse import unquote
 
@@ -104,6 +105,24 @@ def test_a_moment_at_the_end_of_time_is_refused_by_name(
     answer = client.post("/api/jobs", body, content_type="application/json", headers={"Authorization": make_key()})
     assert answer.status_code == 400
     assert answer.json()["error"]["message"].startswith(f"{name}: ")
+
+
+def test_a_moment_with_any_offset_of_python_is_one_for_the_database(
+    client: Client, make_key: Any, broker: FakeClient
+) -> None:
+    """PostgreSQL refuses offsets of 16 hours and more by itself."""
+    Pool.objects.create(name="digits", adapter="digits", size=1)
+    headers = {"Authorization": make_key("run", "view", "jobs")}
+    tomorrow = timezone.now().replace(microsecond=0) + timedelta(days=1)
+    run_after = tomorrow.astimezone(zone(timedelta(hours=22, minutes=8))).isoformat()
+    body = {"pool": "digits", "command": "classify", "run_after": run_after}
+    made = client.post("/api/jobs", body, content_type="application/json", headers=headers)
+    assert made.status_code == 201, made.content
+    (job,) = Job.objects.all()
+    assert job.run_after == tomorrow
+    for times, found in (("since=2724-07-10T20:22:46%2B22:08", 0), ("until=2724-07-10T20:22:46-22:08", 1)):
+        answer = client.get(f"/api/jobs?{times}", headers=headers)
+        assert (answer.status_code, len(answer.json()["jobs"])) == (200, found)
 
 
 @pytest.mark.parametrize("name", [*BAD, "", ".", "...", "digits-1-2", "a/../b"])
