@@ -51,11 +51,12 @@ def _repeated(request: HttpRequest) -> BadRequest | None:
 
 def _too_long(request: HttpRequest) -> BadRequest | None:
     """The description has these bounds, too (`bounds`)."""
-    # A stream answers 200 before it knows the name of its command.
-    command = request.resolver_match.kwargs.get("command", "") if request.resolver_match else ""
+    path = request.resolver_match.kwargs if request.resolver_match else {}
+    # Of a path with a command: a stream answers 200 before it knows the names.
+    called = [(name, [str(path[name])]) for name in ("pool", "command") if "command" in path]
     fields = {
         name: f"has more than {NAMES[name]} characters"
-        for name, values in (*request.GET.lists(), ("command", [str(command)]))
+        for name, values in (*request.GET.lists(), *called)
         if any(len(value) > NAMES.get(name, len(value)) for value in values)
     }
     if not fields:

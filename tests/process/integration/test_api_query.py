@@ -78,11 +78,12 @@ def test_the_description_says_that_unknown_parameters_are_refused(client: Client
         assert all("400" in operation["responses"] for operation in methods.values())
 
 
-def test_a_command_is_refused_above_its_length_before_a_stream_opens(
-    client: Client, broker: FakeClient, make_key: Callable[..., str]
+@pytest.mark.parametrize(("pool", "command", "wrong"), [("digits", "c" * 201, "command"), ("p" * 49, "c", "pool")])
+def test_a_name_is_refused_above_its_length_before_a_stream_opens(
+    pool: str, command: str, wrong: str, client: Client, broker: FakeClient, make_key: Callable[..., str]
 ) -> None:
     for query in ("", "?stream=true"):
-        url = f"/api/pools/digits/commands/{'c' * 201}{query}"
+        url = f"/api/pools/{pool}/commands/{command}{query}"
         answer = client.post(url, {}, content_type="application/json", headers={"Authorization": make_key("run")})
-        assert (answer.status_code, list(answer.json()["error"]["details"]["fields"])) == (400, ["command"])
+        assert (answer.status_code, list(answer.json()["error"]["details"]["fields"])) == (400, [wrong])
     assert broker.calls == []
