@@ -120,7 +120,8 @@ def test_a_flood_ends_its_connection_and_no_other_one(
         with peer.tls, ThreadPoolExecutor(1) as other:
             assert other.submit(peer.is_ended_by, partial(send, peer)).result()
         assert client.call(POOL, "echo", a=2) == {"a": 2}
-        assert broker.ask(broker.listener.status)[0].refused == {"flood": 1}
+        # A client of an earlier test may look for its broker at a port that this one has now.
+        assert broker.ask(broker.listener.status)[0].refused["flood"] == 1
 
 
 def test_a_connection_whose_requests_all_lack_a_valid_key_ends(broker: FakeBroker) -> None:
