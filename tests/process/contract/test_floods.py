@@ -120,8 +120,9 @@ def test_a_flood_ends_its_connection_and_no_other_one(
         with peer.tls, ThreadPoolExecutor(1) as other:
             assert other.submit(peer.is_ended_by, partial(send, peer)).result()
         assert client.call(POOL, "echo", a=2) == {"a": 2}
-        # A client of an earlier test may look for its broker at a port that this one has now.
-        assert broker.ask(broker.listener.status)[0].refused["flood"] == 1
+        refused = dict(broker.ask(broker.listener.status)[0].refused)
+        refused.pop("not_tls", 0)  # a client of an earlier test that finds its broker's port in use by this one
+        assert refused == {"flood": 1}
 
 
 def test_a_connection_whose_requests_all_lack_a_valid_key_ends(broker: FakeBroker) -> None:
