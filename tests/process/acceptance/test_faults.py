@@ -352,7 +352,10 @@ def test_memory_over_the_hard_line_is_ended_and_over_the_soft_line_replaced() ->
     with broker(pools) as node:
         for pool in pools:
             node.ready(pool)
-            assert node.client.call(pool, "leaks", megabytes=300, timeout=PATIENCE) == 300
+        # The broker reads the memory of a busy worker once a second: it may end the call before its answer.
+        with contextlib.suppress(errors.WorkerLost):
+            assert node.client.call("hard", "leaks", megabytes=300, timeout=PATIENCE) == 300
+        assert node.client.call("soft", "leaks", megabytes=300, timeout=PATIENCE) == 300
         node.client.sweep("test", 60.0)
         killed = node.until("worker.killed", pool="hard")
         assert "memory_hard" in killed["message"]
