@@ -32,6 +32,7 @@ from django.db import (
 from snakepit.pools import conf, signals
 from snakepit.pools.adapters.records.minute_aggregator import MinuteAggregator, MinuteTotals
 from snakepit.pools.broker.events import Event as BrokerEvent
+from snakepit.pools.broker.events import Kind
 from snakepit.pools.broker.status import BrokerStatus, NodeStatus, WorkerStatus
 from snakepit.pools.host import host_id, socket_id
 from snakepit.pools.models import PoolPeriod, schema
@@ -45,6 +46,7 @@ BATCH = 500  # events in one transaction
 BEAT = 5.0  # an unchanged row gets a new `seen_at` this often
 PRUNE = 60.0  # pause between two prunings
 RETRY = (1.0, 2.0, 5.0)  # pauses while the database is down; the last one repeats
+ENDS = (Kind.WORKER_DIED, Kind.WORKER_RECYCLED)
 
 Pending = tuple[float, BrokerEvent]
 
@@ -183,6 +185,7 @@ class DatabaseRecorder:
         Event.objects.bulk_create([_event_row(self.node, at, event) for at, event in batch])
         if status is not None:
             self._rows.write(status)
+        self._rows.write_ends(event for _, event in batch)
         self._write_minutes()
         now = time.monotonic()
         if now - self._last_prune >= PRUNE:
@@ -242,6 +245,17 @@ class _Rows:
                 update_fields=[*next(iter(changed.values())), "seen_at", "gone_at"],
                 batch_size=200,
             )
+
+    def write_ends(self, events: Iterable[BrokerEvent]) -> None:
+        """Write the last count and the reason of workers that ended; what they did last is in no status."""
+        ends = {one.worker: one for one in events if one.kind in ENDS}
+        if not ends:
+            return
+        rows = list(Worker.objects.filter(node__name=self.name, worker_id__in=ends))
+        for row in rows:
+            end = ends[row.worker_id]
+            row.served, row.reason = end.data.get("served", row.served), scrub_text(end.reason, 200)
+        Worker.objects.bulk_update(rows, ["served", "reason"], batch_size=200)
 
     def close(self) -> None:
         """Mark the node as stopped and its workers as gone, after a clean shutdown."""

@@ -94,6 +94,29 @@ def test_a_worker_that_left_the_snapshot_is_marked_gone(running: DatabaseRecorde
     assert Worker.objects.get(worker_id="digits-2").served == 6
 
 
+@pytest.mark.parametrize("kind", [Kind.WORKER_DIED, Kind.WORKER_RECYCLED])
+def test_the_row_of_a_worker_that_ended_has_its_last_count_and_the_reason(kind: Kind) -> None:
+    recorder = DatabaseRecorder()  # not running: one batch gets all of it
+    ended = BrokerEvent(kind, "digits", "digits-1", "crash", "died at work", data={"served": 7})
+    recorder.record(1e9, ended)
+    recorder.record(1e9, replace(ended, worker="digits-9"))  # of no snapshot
+    recorder.observe(snapshot(worker("digits-1", served=0), worker("digits-2", served=3)))
+    recorder.start()
+    recorder.stop()
+    rows = Worker.objects.order_by("worker_id").values_list("worker_id", "state", "served", "reason")
+    assert list(rows) == [("digits-1", "gone", 7, "crash"), ("digits-2", "gone", 3, "")]
+
+
+def test_the_last_count_of_a_worker_is_kept_when_its_row_is_marked_gone(running: DatabaseRecorder) -> None:
+    running.observe(snapshot(worker("digits-1", served=0)))
+    wait_until(Worker.objects.exists)
+    running.observe(snapshot())
+    wait_until(lambda: Worker.objects.get().state == "gone")
+    running.record(1e9, BrokerEvent(Kind.WORKER_DIED, "digits", "digits-1", "crash", data={"served": 7}))
+    wait_until(lambda: Worker.objects.get().served == 7)
+    assert (Worker.objects.get().state, Worker.objects.get().reason) == ("gone", "crash")
+
+
 def test_a_stop_writes_what_is_left_and_ends_the_rows() -> None:
     recorder = DatabaseRecorder()
     recorder.start()
