@@ -117,8 +117,11 @@ def _repair_after_clock_set_back(lease: float) -> None:
 
 def _free_leases() -> int:
     """Free jobs whose lease has expired: their Celery worker was killed, or hangs."""
+    expired = list(Job.objects.filter(state=RUNNING, lease_until__lt=Now()).order_by("lease_until")[:BATCH])
+    if expired and check_clock():
+        return 0  # the clock was set forward since the tick began
     freed = 0
-    for job in Job.objects.filter(state=RUNNING, lease_until__lt=Now()).order_by("lease_until")[:BATCH]:
+    for job in expired:
         known = commands.cache.find(shared.client(), job.pool) if job.retry == "safe" else {}
         if known is None:
             continue  # the broker does not answer whether the command is idempotent: the next tick asks again

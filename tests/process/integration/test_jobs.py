@@ -760,6 +760,21 @@ def test_a_clock_that_goes_forward_ends_no_lease_before_the_living_could_renew_t
     assert leases.renew([held])
 
 
+def test_a_clock_that_goes_forward_during_a_tick_ends_no_lease_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = leases.claim(submitted().pk, "test", "")
+    assert held is not None
+    repair, ahead = reconciler._repair_after_clock_set_back, reconciler._database_clock() + 7200
+
+    def repair_and_jump(lease: float) -> None:  # between the look at the clock and the search for expired leases
+        repair(lease)
+        expire(held)
+        monkeypatch.setattr(reconciler, "_database_clock", lambda: ahead)
+
+    monkeypatch.setattr(reconciler, "_repair_after_clock_set_back", repair_and_jump)
+    assert reconciler.reconcile()["freed"] == 0
+    assert leases.renew([held])
+
+
 def test_a_process_that_begins_after_the_clock_went_forward_ends_no_lease_of_the_living(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
