@@ -6,6 +6,7 @@ Both become a Caller with one set of permissions, so that routes need not distin
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +21,8 @@ from snakepit.pools.broker.caller import CallerIdentity
 from snakepit.pools.broker.errors import PermissionDenied, Unauthenticated
 from snakepit.pools.jobs.leases import db_unit
 from snakepit.pools.models import ApiKey, known_keys
-from snakepit.pools.models.apikey import quota_of
+from snakepit.pools.models.apikey import SECRET, quota_of
+from snakepit.pools.web import away
 from snakepit.pools.web.actor import address_of
 from snakepit.pools.web.headers import csrf_header
 
@@ -68,7 +70,8 @@ class KeyAuth(HttpBearer):
         return await sync_to_async(self._authenticate)(request, secret)
 
     def _authenticate(self, request: HttpRequest, secret: str) -> Caller:
-        with db_unit():  # the thread may be of this request alone
+        asking = away.asking() if SECRET.fullmatch(secret) else nullcontext()
+        with db_unit(), asking:  # the thread may be of this request alone
             return self.authenticate(request, secret)
 
     def authenticate(self, request: HttpRequest, token: str) -> Caller:
@@ -84,8 +87,9 @@ class BrowserAuth(SessionAuth):
 
     def authenticate(self, request: HttpRequest, key: str | None = None) -> Caller | None:
         user: Any = getattr(request, "user", None)
-        if user is None or not user.is_authenticated:
-            return None
+        with away.asking() if away.has_session(request) else nullcontext():
+            if user is None or not user.is_authenticated:
+                return None
         if check_csrf(request) is not None:
             raise PermissionDenied(f"The CSRF token is missing or wrong: send it as the header {csrf_header()}.")
         return caller_of_user(user, request)

@@ -10,10 +10,11 @@ from ninja import Router
 from snakepit.pools import greenlets
 from snakepit.pools.api.calls import json_response
 from snakepit.pools.api.schemas import Live, Ready
-from snakepit.pools.broker.errors import BrokerError
+from snakepit.pools.broker.errors import BrokerError, DatabaseUnavailable
 from snakepit.pools.client import shared
 from snakepit.pools.models import schema
 from snakepit.pools.models.hosting import hosted
+from snakepit.pools.web import away
 from snakepit.pools.web.last_status import ABSENT, last_status
 
 router = Router(tags=["health"], auth=None)
@@ -31,8 +32,8 @@ async def ready(request: HttpRequest) -> HttpResponse:
         return json_response({"ready": False, "problems": [greenlets.PATCHED]}, status=503)
     problems: list[str] = []
     try:
-        wanted = await sync_to_async(_enabled_pools)()
-    except Error:
+        wanted = await sync_to_async(_asked_pools)()
+    except (Error, DatabaseUnavailable):
         # The error may contain hosts and users, and this response is public.
         problems.append("the database does not respond")
         wanted = []
@@ -50,6 +51,11 @@ async def ready(request: HttpRequest) -> HttpResponse:
         if empty := sum(not counts.get(name) for name in wanted):  # this response is public: no names
             problems.append(f"{empty} of {len(wanted)} pools {'has' if empty == 1 else 'have'} no ready worker")
     return json_response({"ready": not problems, "problems": problems}, status=503 if problems else 200)
+
+
+def _asked_pools() -> list[str]:
+    with away.asking():
+        return _enabled_pools()
 
 
 def _enabled_pools() -> list[str]:

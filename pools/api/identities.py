@@ -39,6 +39,7 @@ from snakepit.pools.broker.errors import Unauthenticated
 from snakepit.pools.jobs.leases import db_unit
 from snakepit.pools.models import known_keys
 from snakepit.pools.models.apikey import SECRET
+from snakepit.pools.web import away
 
 KEPT = 60.0  # seconds for which a key or session stays known
 MOST = 10_000  # known sessions
@@ -121,7 +122,7 @@ class Identities:
     async def _read(self, lookups: _Lookups, source: str, mark: bytes, read: Callable[[], str]) -> str:
         await lookups.turns.enter(source)
         try:
-            if time.monotonic() < self._away_until:
+            if away.frozen.lasts or time.monotonic() < self._away_until:
                 return ""
             return await asyncio.wait_for(sync_to_async(_in_unit, thread_sensitive=False)(read), LOOKUP_SECONDS)
         except (Error, TimeoutError):

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec
@@ -34,7 +34,6 @@ from snakepit.pools.operations import orders
 from snakepit.pools.permissions import NEEDS
 from snakepit.pools.web import away
 from snakepit.pools.web.actor import order_of
-from snakepit.pools.web.errors import database_is_away
 
 VIEW_ONLY = frozenset({VIEW, "payload"})  # a user with no other right is refused every POST
 # The action in the audit, for URLs whose name does not contain it (`pool-scale` does).
@@ -86,7 +85,7 @@ def page(section: str, right: str = VIEW) -> Callable[[View[Rest]], Callable[...
         def guarded(request: HttpRequest, *args: Rest.args, **kwargs: Rest.kwargs) -> HttpResponse:
             if known := away.frozen.error(time.monotonic()):
                 return away.away_page(known)
-            with _noting_a_frozen_database():
+            with away.noting() if away.has_session(request) else nullcontext():
                 return answered(request, *args, **kwargs)
 
         def answered(request: HttpRequest, *args: Rest.args, **kwargs: Rest.kwargs) -> HttpResponse:
@@ -111,20 +110,6 @@ def page(section: str, right: str = VIEW) -> Callable[[View[Rest]], Callable[...
         return guarded
 
     return decorate
-
-
-@contextmanager
-def _noting_a_frozen_database() -> Iterator[None]:
-    """Note whether the page waited for the database in vain, so that the next pages do not."""
-    began = time.monotonic()
-    try:
-        yield
-    except Exception as error:
-        if database_is_away(error):
-            now = time.monotonic()
-            away.frozen.failed(error, now - began, now)
-        raise
-    away.frozen.answered()
 
 
 def forbid(request: HttpRequest, visit: Visit, right: str) -> HttpResponse:

@@ -8,15 +8,18 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
 from django.templatetags.static import static
 from django.views.defaults import server_error as default_page
 
-from snakepit.pools.broker.errors import BrokerError
+from snakepit.pools.broker.errors import NOT_STARTED, BrokerError, DatabaseUnavailable
 from snakepit.pools.web.errors import DATABASE_PAUSE, database_is_away, database_is_full
 from snakepit.pools.web.last_status import last_status
 
@@ -50,9 +53,15 @@ class FrozenDatabase:
         self._error: BaseException | None = None
         self._until = 0.0
 
+    @property
+    def lasts(self) -> bool:
+        """Whether the last question was in vain."""
+        return self._error is not None
+
     def failed(self, error: BaseException, took: float, now: float) -> None:
+        silent = took >= SLOW and not _was_sent(error)
         with self._lock:
-            self._error, self._until = error.with_traceback(None) if took >= SLOW else None, now + PAUSE
+            self._error, self._until = error.with_traceback(None) if silent else None, now + PAUSE
 
     def answered(self) -> None:
         self._error = None
@@ -66,6 +75,42 @@ class FrozenDatabase:
                 self._until = now + PAUSE
                 return None
             return self._error
+
+
+def _was_sent(error: BaseException) -> bool:
+    """Whether the database itself sent the error, such as a deadlock or SQLite's lock: then it answers others."""
+    codes = (getattr(error.__cause__, name, None) for name in ("sqlstate", "pgcode", "sqlite_errorcode"))
+    return any(codes) or database_is_full(error)
+
+
+def has_session(request: HttpRequest) -> bool:
+    """Whether the request's user is looked up in the database; without a session it is anonymous."""
+    return settings.SESSION_COOKIE_NAME in request.COOKIES
+
+
+@contextmanager
+def noting() -> Iterator[None]:
+    """Note whether what asks the database here waits for it in vain, so that the next requests do not."""
+    began = time.monotonic()
+    try:
+        yield
+    except Exception as error:
+        if database_is_away(error):
+            now = time.monotonic()
+            frozen.failed(error, now - began, now)
+        else:
+            frozen.answered()
+        raise
+    frozen.answered()
+
+
+@contextmanager
+def asking() -> Iterator[None]:
+    """The same around the first question of a request, which is refused while the database is known to be frozen."""
+    if frozen.error(time.monotonic()):
+        raise DatabaseUnavailable(outcome=NOT_STARTED, retry_after=DATABASE_PAUSE)
+    with noting():
+        yield
 
 
 frozen = FrozenDatabase()

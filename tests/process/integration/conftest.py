@@ -14,6 +14,7 @@ from snakepit.pools import conf
 from snakepit.pools.client import shared
 from snakepit.pools.diagnostics import transport_watch
 from snakepit.pools.models import ApiKey
+from snakepit.pools.web import away
 from snakepit.pools.web.last_status import last_status
 from tests.process.integration.fakes import FakeClient
 
@@ -34,6 +35,13 @@ def snakepit(settings: Any) -> Any:
 def no_transport_watch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages ask no message transport: the thread that does may outlive its test."""
     monkeypatch.setattr(transport_watch, "ask_transport", lambda: "")
+
+
+@pytest.fixture(autouse=True)
+def no_frozen_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that stops for a second makes no error of a test one of a frozen database."""
+    monkeypatch.setattr(away, "frozen", away.FrozenDatabase())
+    monkeypatch.setattr(away, "SLOW", float("inf"))
 
 
 @pytest.fixture(autouse=True)
