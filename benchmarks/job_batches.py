@@ -72,7 +72,8 @@ class Recorded:
         from django.db import connection
 
         def note(execute: Callable[..., Any], sql: str, params: Any, many: bool, context: Any) -> Any:
-            self.statements.append((sql, params, connection.in_atomic_block))
+            # Django sends the BEGIN of SQLite just before it notes the transaction.
+            self.statements.append((sql, params, connection.in_atomic_block or sql.startswith("BEGIN")))
             return execute(sql, params, many, context)
 
         with connection.execute_wrapper(note):
@@ -83,7 +84,7 @@ class Recorded:
         """Transactions that write."""
         found, inside = 0, False
         for sql, _, atomic in self.statements:
-            found += (sql == "BEGIN" or not inside) if atomic else not sql.startswith("SELECT")
+            found += (sql.startswith("BEGIN") or not inside) if atomic else not sql.startswith("SELECT")
             inside = atomic
         return found
 
@@ -96,12 +97,11 @@ class Recorded:
         inside = False
         with closing(connection.create_cursor()) as cursor:
             for sql, params, atomic in self.statements:
-                if inside and (sql == "BEGIN" or not atomic):
+                if inside and (sql.startswith("BEGIN") or not atomic):
                     connection.connection.commit()
-                if sql != "BEGIN":
-                    cursor.execute(sql, params)
-                    if cursor.description:
-                        cursor.fetchall()
+                cursor.execute(sql, params)
+                if cursor.description:
+                    cursor.fetchall()
                 if not atomic:
                     connection.connection.commit()
                 inside = atomic

@@ -59,7 +59,8 @@ class BatchRunner:
     """The attempts that one thread runs."""
 
     def __init__(self, client: Client, source: JobSource | None = None, patience: float | None = None) -> None:
-        self.states: dict[UUID, str] = {}  # of jobs of which this runner has written an end; "": it came too late
+        # Of jobs whose end is written; "": it came too late. A runner with a source may never end, and keeps none.
+        self.states: dict[UUID, str] = {}
         self._client, self._source = client, source
         self._patience = attempts.PATIENCE if patience is None else patience
         self._inbox: calls.Inbox = queue.SimpleQueue() if source is None else source.inbox
@@ -217,7 +218,8 @@ class BatchRunner:
             self._running[one.job.pool] -= 1
         self._ends.drop(one.key)
         self._said.pop(one, None)
-        self.states.setdefault(one.job.pk, "")
+        if self._source is None:
+            self.states.setdefault(one.job.pk, "")
 
     def _superseded(self, one: Attempt) -> None:
         logger.warning("job %s: attempt %d was superseded; its result is dropped", *one.key)
@@ -259,13 +261,17 @@ class BatchRunner:
         written = self._database(lambda: ends.write(end for _, end in some))
         if doubtful := [end for key, end in some if key in self._ends.doubtful and end.job.pk not in written]:
             written |= self._database(lambda: ends.find_written(doubtful))
+        done = []
         for key, end in some:
             self._ends.drop(key)
-            one = self._attempts.pop(key)
-            self.states[end.job.pk] = end.transition.state if end.job.pk in written else ""
-            if end.job.pk not in written:
-                logger.warning("job %s: attempt %d ended too late; its end is dropped", *one.key)
-        self._report([end for _, end in some if end.job.pk in written], now)
+            self._attempts.pop(key)
+            if end.job.pk in written:
+                done.append(end)
+            else:
+                logger.warning("job %s: attempt %d ended too late; its end is dropped", *key)
+            if self._source is None:
+                self.states[end.job.pk] = end.transition.state if end.job.pk in written else ""
+        self._report(done, now)
 
     def _report(self, written: list[ends.End], now: float) -> None:
         for pool, count in Counter(end.job.pool for end in written if end.is_last).items():

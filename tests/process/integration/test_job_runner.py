@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from django.test.utils import CaptureQueriesContext
 from snakepit.pools import jobs
 from snakepit.pools.broker.errors import AdapterError, BrokerUnreachable, WorkerLost
 from snakepit.pools.client import Progress
-from snakepit.pools.jobs import attempt, claimer, claims, ends, messages
+from snakepit.pools.jobs import attempt, claimer, claims, ends, messages, runner
 from snakepit.pools.models import Job, JobAttempt
 from tests.process.integration.test_jobs import ScriptedClient, _Stream, answer, broker, fast, pool, wire
 from tests.statuses import status
@@ -77,6 +77,25 @@ def test_one_hint_runs_all_jobs_of_its_pool_by_few_statements(client: ByArgument
     assert states() == {"succeeded": 300}
     assert Counter(one.outcome for one in JobAttempt.objects.all()) == {"succeeded": 300}
     assert len(seen) < 300, "more than one statement a job"
+
+
+def test_a_runner_keeps_nothing_of_the_jobs_that_have_ended(
+    client: ByArgument, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a pool that always has work, one runner lives as long as its process."""
+    made: list[runner.BatchRunner] = []
+
+    class Kept(runner.BatchRunner):
+        def run(self) -> None:
+            made.append(self)
+            super().run()
+
+    monkeypatch.setattr(claimer, "BatchRunner", Kept)
+    named(*(f"n{number}" for number in range(50)))
+    claimer.work("digits")
+    assert states() == {"succeeded": 50}
+    sizes = {name: len(value) for name, value in vars(made[0]).items() if isinstance(value, Sized)}
+    assert {name: size for name, size in sizes.items() if size > 1} == {}  # one pool
 
 
 def test_a_batch_ends_each_job_in_its_own_way(client: ByArgument) -> None:
