@@ -5,8 +5,10 @@
 
 Some ten kilobytes travel in the message itself, as they are: there a memory file costs more than two copies.
 
-A memory file is a memfd of Linux. It is sealed against every change before it is sent, so what a receiver has checked
-stays as it was, and a map of it cannot end with SIGBUS. The map is private: what the receiver writes there is its own.
+A memory file is a memfd of Linux. It is sealed before it is sent, so a map of it cannot end with SIGBUS. The map is
+private: what the receiver writes there is its own. A part that its receiver checks and then relies on, such as a table,
+is *final*: its file is sealed against every change, for good. Numbers and bytes may be in a file that its sender writes
+again when no receiver has it any more (kept_files.py).
 
 >>> outgoing = Outgoing(10**6)
 >>> part = outgoing.add(b"x" * 70_000)
@@ -21,6 +23,7 @@ from __future__ import annotations
 import array
 import contextlib
 import fcntl
+import math
 import mmap
 import os
 import re
@@ -31,19 +34,24 @@ from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from snakepit.workers.memory_file import WRITE_BYTES, MemoryFile, PlacedFile, aligned, close, inode, seals
+from snakepit.workers.kept_files import KEPT_SEALS, close, files, inode
+from snakepit.workers.memory_file import WRITE_BYTES, KeptCopy, MemoryFile, PlacedFile, aligned, seals
 
 THRESHOLD = 8 * 1024  # bytes; a smaller part is base64 in the text
 FILE_FROM = 64 * 1024  # bytes of a text, or of an array that a command computes in place, that get a file of their own
 LARGEST_INLINE = 112 * 1024  # bytes of all parts in the message itself: a datagram above 128 KiB costs more than a file
 LARGEST = 2**36  # bytes that one file may have, whatever its pool allows
 MOST_FILES = 64  # of one value; the kernel passes at most 253 descriptors in one message
-COPIED = MOST_FILES  # the number of the file that has all copied parts
+COPIED = MOST_FILES  # the number of the file that has all copied parts, apart from those in kept files
+MOST_KEPT = 8  # kept files of one value
 TAG = "$buffer"
 _WHOLE = frozenset({int})
 ATTACHMENT = "$buffer"  # the copied parts of arguments, where they are an attachment; no argument has this name
 _PART = re.compile(rb'\{"\$buffer":\[(\d+),(\d+),(\d+)\]\}')  # not in a string of JSON: there a quote is escaped
 ROOM = socket.CMSG_SPACE(MOST_FILES * array.array("i").itemsize) if hasattr(socket, "CMSG_SPACE") else 0
+
+
+Mark = tuple[int, int, int]
 
 
 class BufferInvalid(ValueError):
@@ -61,8 +69,9 @@ class BufferTooLarge(Exception):
 class Outgoing:
     """The large parts of one value that is sent.
 
-    Parts that are copied are kept together: in `inline` while they are small, and in one memory file beyond that. An
-    array that a command computed in a memory file stays there. `file_from`: where the file begins; infinite: never.
+    Parts that are copied are kept together: in `inline` while they are small, and in one memory file beyond that. A
+    large one that is not final has a kept file of its own. An array that a command computed in a memory file stays
+    there. `file_from`: where the file begins; infinite: never.
     """
 
     __slots__ = ("_copied", "_placed", "file_from", "inline", "limit", "placed", "size")
@@ -72,7 +81,7 @@ class Outgoing:
         self.file_from = file_from
         self.size = 0
         self.inline = bytearray()
-        self.placed: list[PlacedFile] = []  # those that the value has
+        self.placed: list[MemoryFile] = []  # those that the value has, and kept files
         self._placed = placed  # those of the call
         self._copied: MemoryFile | None = None
 
@@ -97,25 +106,33 @@ class Outgoing:
         if self.size + size > self.limit:
             raise BufferTooLarge(self.size + size, self.limit)
 
-    def add(self, data: Any) -> list[int]:
+    def add(self, data: Any, *, final: bool = True) -> list[int]:
         """Take the bytes of a part; return its file, offset and length. Raises OSError where no file can be made."""
         view = memoryview(data)
         size = view.nbytes
         self.check(size)
-        at = self._place_of(data, size)
+        at = self._place_of(data, size, final=final) or (None if final else self._keep(view, size))
         if at is None:
             at = COPIED, self._append(view if view.c_contiguous else view.tobytes(), size)
         self.size += size
         return [*at, size]
 
-    def _place_of(self, data: Any, size: int) -> tuple[int, int] | None:
+    def _place_of(self, data: Any, size: int, *, final: bool) -> tuple[int, int] | None:
         """Where the part is already, if a command computed it in a file of this call."""
         facts = getattr(data, "__array_interface__", None) if self._placed else None
         for one in self._placed:
             if facts and facts["data"][0] == one.address and size == one.size:
                 if one not in self.placed:
                     self.placed.append(one)
+                one.is_final = one.is_final or final
                 return self.placed.index(one), 0
+        return None
+
+    def _keep(self, view: memoryview, size: int) -> tuple[int, int] | None:
+        """Copy a part into a kept file. None: it is too small or too large for one, or there are enough."""
+        if self.file_from < math.inf and len(self.placed) < MOST_KEPT and (kept := files.take(size)):
+            self.placed.append(KeptCopy(kept, view.cast("B") if view.c_contiguous else memoryview(view.tobytes())))
+            return len(self.placed) - 1, 0
         return None
 
     def _append(self, data: Any, size: int) -> int:
@@ -130,29 +147,55 @@ class Outgoing:
             self._copied, self.inline = file, bytearray()
         return self._copied.append(data)
 
-    def mark(self) -> tuple[int, int, MemoryFile | None]:
+    def mark(self) -> Mark:
         """Note what is there, for `cut`."""
-        return self.size, self._copied.size if self._copied else len(self.inline), self._copied
+        return self.size, self._copied.size if self._copied else len(self.inline), len(self.placed)
 
-    def cut(self, mark: tuple[int, int, MemoryFile | None]) -> None:
-        """Drop the copied parts that were added since the mark."""
-        self.size, end, _ = mark
+    def cut(self, mark: Mark) -> None:
+        """Drop the parts that were added since the mark."""
+        self.size, end, files_before = mark
+        for file in self.placed[files_before:]:
+            if isinstance(file, KeptCopy):
+                file.close()
+        del self.placed[files_before:]
         if self._copied:
             self._copied.cut(end)
         else:
             del self.inline[end:]
 
-    def view(self, part: Sequence[int]) -> Any:
-        """The bytes of a part."""
+    def view(self, part: Sequence[int], *, final: bool = True) -> Any:
+        """The bytes of a part, which do not change before this object is closed."""
         number, offset, size = part
         if number == COPIED and self._copied is None:
             return bytes(self.inline[offset : offset + size])
         file = self._copied if number == COPIED and self._copied else self.placed[number]
         return memoryview(_map(file.descriptor, offset + size))[offset:]
 
+    def collect(self) -> None:
+        """Leave no parts in the message itself beside files. Raises OSError where no file can be made."""
+        if self.placed and self.inline:
+            file = MemoryFile()
+            file.append(self.inline)
+            self._copied, self.inline = file, bytearray()
+
     def copied(self) -> bytes:
         """The copied parts, for a receiver that gets them beside the text."""
         return bytes(self.view((COPIED, 0, self._copied.size))) if self._copied else bytes(self.inline)
+
+    def together(self, text: bytes) -> tuple[bytes, bytes]:
+        """The text with all parts in COPIED, and their bytes, for a receiver that gets them beside the text."""
+        data = bytearray(self.copied())
+
+        def moved(found: re.Match[bytes]) -> bytes:
+            number, offset, size = (int(one) for one in found.groups())
+            if number == COPIED:
+                return found[0]
+            at = aligned(len(data))
+            data.extend(bytes(at - len(data)))
+            data.extend(self.view((number, offset, size)))
+            return b'{"$buffer":[%d,%d,%d]}' % (COPIED, at, size)
+
+        return (_PART.sub(moved, text) if self.placed else text), bytes(data)
 
     def inlined(self, text: bytes) -> bytes:
         """The text with the bytes of each part in base64, for a receiver without descriptors."""
@@ -192,20 +235,31 @@ class Incoming:
     def __len__(self) -> int:
         return len(self.descriptors)
 
-    def view(self, part: object) -> memoryview:
-        """The bytes of a part. Raises BufferInvalid: the text may name anything, and a descriptor may be anything."""
+    def view(self, part: object, *, final: bool = True) -> memoryview:
+        """The bytes of a part. Raises BufferInvalid: the text may name anything, and a descriptor may be anything.
+
+        `final`: they must not change any more, also not by their sender.
+        """
         if not isinstance(part, list) or len(part) != 3 or not _WHOLE.issuperset(map(type, part)) or min(part) < 0:
             raise BufferInvalid("a part of a buffer is [file, offset, length]")
         number, offset, size = part
         whole = self._maps.get(number)
         if whole is None:
             whole = self._maps[number] = self._whole(number)
+        if final and not self._is_final(number):
+            raise BufferInvalid("a part that must not change is in a buffer that its sender can still change")
         if offset + size > len(whole):
             raise BufferInvalid(f"bytes {offset} to {offset + size} are outside of a buffer of {len(whole)}")
         part = whole[offset : offset + size]
         if number == COPIED and self.inline and size * 2 < len(self.inline):
             return part.toreadonly()  # so that it is copied: an array that is kept would keep all the other parts
         return part
+
+    def _is_final(self, number: int) -> bool:
+        if number == COPIED and self.inline:
+            return True
+        descriptor = self.descriptors[-1 if number == COPIED else number]
+        return bool(fcntl.fcntl(descriptor, fcntl.F_GET_SEALS) & fcntl.F_SEAL_WRITE)
 
     def _whole(self, number: int) -> memoryview:
         if number == COPIED:
@@ -248,7 +302,7 @@ def checked_size(descriptor: int) -> int:
         given = fcntl.fcntl(descriptor, fcntl.F_GET_SEALS)
     except OSError:  # a file, a pipe, a socket
         raise BufferInvalid("a buffer is no memory file") from None
-    if given & seals() != seals():
+    if given & seals() != seals() and given & KEPT_SEALS != KEPT_SEALS:
         raise BufferInvalid("a buffer is not sealed: its sender could still change it")
     size = os.fstat(descriptor).st_size
     if not size <= LARGEST:

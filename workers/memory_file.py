@@ -2,7 +2,8 @@
 
      append ─▶ write, or a map with huge pages ─▶ seal ─▶ the descriptor may leave
 
-A memory file is a memfd of Linux. After `seal` nothing can change it.
+A memory file is a memfd of Linux. After `seal` nothing can change it, apart from files that this process keeps
+(kept_files.py): those it writes again when no other process has them any more.
 """
 
 from __future__ import annotations
@@ -13,17 +14,18 @@ import fcntl
 import mmap
 import os
 import socket
-from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any
+
+from snakepit.workers import memory_maps
+from snakepit.workers.kept_files import NAME, KeptFile, close, files, inode
 
 ALIGNMENT = 64  # bytes, for the items of arrays
 WRITE_BYTES = 2**30  # of one write: the kernel takes at most 2 GiB
 HUGE_PAGE = 2**21  # bytes; a smaller file has no use for one
 HUGE_PAGES = "/sys/kernel/mm/transparent_hugepage/shmem_enabled"
 ZEROS = bytes(2**20)
-MADV_POPULATE_READ = 22  # of Linux 5.14; Python has no name for it
-MAP_FIXED = 0x10  # on Linux; Python has no name for it
+CLOSED = "the memory file was closed by other code of this process"
 
 
 def aligned(size: int) -> int:
@@ -39,22 +41,6 @@ def are_possible() -> bool:
     return hasattr(os, "memfd_create") and hasattr(fcntl, "F_ADD_SEALS") and hasattr(socket, "MSG_CMSG_CLOEXEC")
 
 
-def inode(descriptor: int) -> int:
-    """Which file a number names; -1: none. Other code may close a descriptor of ours, and the number is used again."""
-    try:
-        return os.fstat(descriptor).st_ino
-    except OSError as error:
-        if error.errno is None:  # a TimeoutError of a signal handler, which came between
-            raise
-        return -1
-
-
-def close(descriptor: int, known: int) -> None:
-    """Close a descriptor if it still names the file of this inode."""
-    if descriptor >= 0 and inode(descriptor) == known:
-        os.close(descriptor)
-
-
 class MemoryFile:
     """One memory file that this process writes. Its descriptor is closed with the object at the latest."""
 
@@ -62,7 +48,7 @@ class MemoryFile:
 
     def __init__(self) -> None:
         self.descriptor = -1
-        self.descriptor = os.memfd_create("snakepit buffer", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        self.descriptor = os.memfd_create(NAME, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         self._inode = inode(self.descriptor)
         self.size = 0
 
@@ -105,7 +91,7 @@ class MemoryFile:
 
     def _is_sealed(self) -> bool:
         if inode(self.descriptor) != self._inode:
-            raise OSError(errno.EBADF, "the memory file was closed by other code of this process")
+            raise OSError(errno.EBADF, CLOSED)
         return bool(fcntl.fcntl(self.descriptor, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SEAL)
 
     def close(self) -> None:
@@ -117,41 +103,132 @@ class MemoryFile:
         self.close()
 
 
+class KeptCopy(MemoryFile):
+    """A part that is copied into a kept file. `descriptor` is the read-only one of a receiver."""
+
+    __slots__ = ("_kept",)
+
+    def __init__(self, kept: KeptFile, data: memoryview) -> None:
+        self._kept, self.descriptor = kept, -1
+        self.descriptor = kept.open_again()
+        self._inode = kept.inode
+        self.size = len(data)
+        if kept.is_sealed or huge_pages():
+            self._write_mapped_pages(data)
+        else:  # without the map, which would find page after page
+            kept.map()
+            at = 0
+            while at < self.size:  # a write may be cut short
+                at += os.pwrite(kept.descriptor, data[at : at + WRITE_BYTES], at)
+
+    def _write_mapped_pages(self, data: memoryview) -> None:
+        kept = self._kept
+        if not kept.address:
+            kept.map()
+            memory_maps.advise(kept.address, kept.size, mmap.MADV_HUGEPAGE)
+        kept.populate()
+        memory_maps.copy(kept.address, data)
+        memory_maps.clear(kept.address + self.size, kept.size - self.size)  # of an earlier value
+
+    def seal(self) -> None:
+        if inode(self.descriptor) != self._inode or inode(self._kept.descriptor) != self._inode:
+            raise OSError(errno.EBADF, CLOSED)
+        self._kept.seal()
+
+    def close(self) -> None:
+        if self.descriptor >= 0:
+            super().close()
+            files.keep(self._kept)
+
+
 class PlacedFile(MemoryFile):
     """A memory file that a command computes in. `memory` is its shared map."""
 
-    __slots__ = ("address", "memory")
+    __slots__ = ("_forks", "_is_sent", "_kept", "address", "is_final", "memory")
 
     def __init__(self, size: int) -> None:
-        super().__init__()
+        """A file of zeros."""
         import ctypes  # few commands need it
 
-        huge = size >= HUGE_PAGE and huge_pages()
-        if huge:
-            self.cut(size)
-        else:
-            self._write_zeros(size)
-        self.memory = mmap.mmap(self.descriptor, size)
-        with contextlib.suppress(OSError):  # an older kernel
-            self.memory.madvise(mmap.MADV_HUGEPAGE if huge else MADV_POPULATE_READ)
+        self.descriptor = -1
+        self.is_final = False  # its receiver needs bytes that never change
+        self._is_sent = False
+        self._kept: KeptFile | None = None
+        self._kept = files.take(size)
+        if self._kept is None:
+            super().__init__()
+            self._fill(size, self.descriptor)
+            self.memory = mmap.mmap(self.descriptor, size)
+            self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
+            self._map_pages()
+            return
+        self.descriptor, self._inode = self._kept.open_again(), self._kept.inode
+        self.memory = mmap.mmap(-1, self._kept.size)  # for its address
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
+        self._forks = files.forks
+        if self._kept.address:
+            self._kept.move_to(self.address)
+            memory_maps.clear(self.address, self._kept.size)
+            self.size = size
+        else:
+            self._fill(size, self._kept.descriptor)
+            memory_maps.map_shared(self._kept.descriptor, self._kept.size, self.address)
+            self._map_pages()
 
-    def _write_zeros(self, size: int) -> None:
-        """Make the file. To write its pages and map them then takes less than to let a map find them one by one."""
+    def _fill(self, size: int, descriptor: int) -> None:
+        """Make the pages. To write them and then map them takes less than to let a map find them one by one."""
+        self.size = 0
+        if size >= HUGE_PAGE and huge_pages():
+            if self._kept is None:
+                os.ftruncate(descriptor, size)
+            self.size = size
         while self.size < size:
-            self.size += os.pwrite(self.descriptor, memoryview(ZEROS)[: size - self.size], self.size)
+            self.size += os.pwrite(descriptor, memoryview(ZEROS)[: size - self.size], self.size)
+
+    def _map_pages(self) -> None:
+        huge = self.size >= HUGE_PAGE and huge_pages()
+        with contextlib.suppress(OSError):  # an older kernel
+            self.memory.madvise(mmap.MADV_HUGEPAGE if huge else memory_maps.MADV_POPULATE_READ)
 
     def seal(self) -> None:
         """Replace the shared map by a private one at the same address, and seal.
 
-        The kernel refuses the seal while a writable shared map lives, and an array of the command may still be in use.
+        An array of the command may still be in use, and what it writes from now on stays its own. The kernel refuses
+        the seal against each write while a writable shared map lives.
         """
-        if self._is_sealed():  # by a try to send it; a second private map would drop what was written since
+        if inode(self.descriptor) != self._inode:
+            raise OSError(errno.EBADF, CLOSED)
+        if self._is_sent:  # by a try to send it; a second private map would drop what was written since
             return
-        rights, flags = mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE | MAP_FIXED
-        if _system_mmap()(self.address, self.size, rights, flags, self.descriptor, 0) != self.address:
-            raise OSError("the map of a buffer cannot be made private")
-        super().seal()
+        kept, keeps_map = self._kept, self._kept is not None and not self.is_final and self._take_map_back()
+        try:
+            memory_maps.map_private(self.descriptor, len(self.memory), self.address)
+            if kept is not None and keeps_map and files.forks == self._forks:
+                kept.seal()
+            else:  # also if a forked child may have the shared map
+                if kept is not None:
+                    kept.unmap()
+                descriptor = self.descriptor if kept is None else kept.descriptor
+                fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals() | fcntl.F_SEAL_SEAL)
+        except OSError:
+            if kept is not None:
+                kept.unmap()  # the command may still write to the file
+            raise
+        self._is_sent = True
+
+    def _take_map_back(self) -> bool:
+        assert self._kept is not None
+        try:
+            self._kept.move_away(self.address)
+        except OSError:  # a kernel before Linux 5.13
+            return False
+        return True
+
+    def close(self) -> None:
+        if self.descriptor >= 0:
+            super().close()
+            if self._kept is not None:
+                files.keep(self._kept)
 
 
 @lru_cache(maxsize=1)
@@ -162,14 +239,3 @@ def huge_pages() -> bool:
             return not {"[never]", "[deny]"} & set(file.read().split())
     except OSError:  # a kernel without them
         return False
-
-
-@lru_cache(maxsize=1)
-def _system_mmap() -> Callable[..., int]:
-    """The mmap of the C library: Python's own has no address."""
-    import ctypes
-
-    found = ctypes.CDLL(None).mmap
-    found.restype = ctypes.c_void_p
-    found.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *3 * (ctypes.c_int,), ctypes.c_long)
-    return cast("Callable[..., int]", found)

@@ -36,4 +36,4 @@ def new_array(call: AssignedCall, shape: int | Sequence[int], dtype: Any) -> Any
     except OSError:  # no memory or no descriptor for a file
         return numpy.zeros(sizes, kind)
     call.placed.append(file)
-    return numpy.frombuffer(file.memory, kind).reshape(sizes)
+    return numpy.frombuffer(file.memory, kind, count=math.prod(sizes)).reshape(sizes)

@@ -9,6 +9,7 @@ not read gets the parts in the call itself.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 import socket
@@ -17,6 +18,7 @@ from itertools import count
 
 from snakepit.pools.client.address import LONGEST_PATH
 from snakepit.workers.buffers import Outgoing, rights
+from snakepit.workers.kept_files import files
 from snakepit.workers.memory_file import are_possible
 from snakepit.workers.transport import BUFFERS, is_on
 from snakepit.workers.transport.own_files import OwnSocket
@@ -43,15 +45,17 @@ class BufferSender:
                 made.close()
                 return
             self._socket = made
+            files.start(asyncio.get_running_loop())
 
     def send(self, buffers: Outgoing) -> int:
         """Send the parts; return the number under which the call names them, 0 if it must bring them itself."""
         if self._socket is None:
             return 0
         number = next(self._numbers)
-        head, files = number.to_bytes(8, "little"), buffers.files
+        head = number.to_bytes(8, "little")
         try:
-            if files:
+            if buffers.files:
+                buffers.collect()
                 self._socket.sendmsg([head], rights(buffers.seal()))
             else:  # without waiting: the stream has more room
                 self._socket.sendmsg([head, buffers.inline], (), socket.MSG_DONTWAIT)
@@ -63,3 +67,4 @@ class BufferSender:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
+            files.stop()

@@ -126,7 +126,7 @@ def message_of(
         if first.buffers:
             wire.buffer = parts.send(first.buffers) if parts else 0
             if not wire.buffer:
-                wire.attachments[ATTACHMENT] = first.buffers.copied()
+                wire.arguments, wire.attachments[ATTACHMENT] = first.buffers.together(first.arguments)
     else:
         wire = request.calls
         wire.refs.extend([ref for ref, _ in calls])

@@ -141,7 +141,7 @@ def _as_bytes(content: str | bytes) -> bytes:
 def _bytes(tagger: Tagger, value: Any, depth: int) -> Any:
     size = value.nbytes if isinstance(value, memoryview) else len(value)
     tagger.reserve(size)
-    return {"$bytes": tagger.blob(value)}
+    return {"$bytes": tagger.blob(value, final=False)}
 
 
 def _datetime(tagger: Tagger, value: datetime, depth: int) -> Any:
@@ -288,7 +288,7 @@ RESTORE: dict[str, Callable[[Any, Any], Any]] = {
     "$float": _restore_float,
     "$int": _restore_int,
     "$complex": _restore_complex,
-    "$bytes": lambda restorer, content: bytes(restorer.blob(content)),
+    "$bytes": lambda restorer, content: bytes(restorer.blob(content, final=False)),
     "$tuple": lambda restorer, content: tuple(restorer.items(content)),
     "$set": lambda restorer, content: set(restorer.items(content)),
     "$frozenset": lambda restorer, content: frozenset(restorer.items(content)),

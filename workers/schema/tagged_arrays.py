@@ -22,6 +22,7 @@ from typing import Any
 from snakepit.workers.schema.not_carried import NotCarried
 
 KINDS = frozenset("biufcSUMmV")
+NUMBERS = frozenset("biufcmM")  # kinds of which any bytes are valid items
 MAX_DIMENSIONS = 64
 MOST_EMPTY = 1_000_000
 _SIZES = frozenset({int})
@@ -55,7 +56,7 @@ def _array(tagger: Any, numpy: Any, value: Any) -> Any:
     found = numpy.ascontiguousarray(value)  # also without the subclass, such as a matrix
     # The memory itself as bytes: not every dtype has the buffer protocol. A view of no items is not possible.
     data = found.reshape(-1).view(numpy.uint8) if found.nbytes else b""
-    return {"$ndarray": [dtype, list(value.shape), tagger.blob(data)]}
+    return {"$ndarray": [dtype, list(value.shape), tagger.blob(data, final=not has_numbers(dtype))]}
 
 
 def _scalar(numpy: Any, value: Any) -> Any:
@@ -76,6 +77,11 @@ def dtype_tree(numpy: Any, dtype: Any) -> Any:
     if dtype.subdtype is not None or read_dtype(numpy, made) != dtype:
         raise NotCarried(f"is an array of the dtype {dtype}, which NumPy cannot write as text; pass a dict of arrays")
     return made
+
+
+def has_numbers(dtype: Any) -> bool:
+    """Whether a dtype's tree names numbers or times: their bytes may change while they are read."""
+    return isinstance(dtype, str) and dtype[1:2] in NUMBERS
 
 
 def _listed(description: Any) -> Any:
@@ -111,7 +117,7 @@ def _library() -> Any:
 
 def _restore_array(restorer: Any, content: Any) -> Any:
     dtype_text, shape, text, *order = content  # "F" of a .npy file whose first index varies fastest
-    data = restorer.blob(text)
+    data = restorer.blob(text, final=not has_numbers(dtype_text))
     if not (
         isinstance(shape, list)
         and len(shape) <= MAX_DIMENSIONS

@@ -200,13 +200,13 @@ class Tagger:
         else:
             self.count(size * 4 // 3)
 
-    def blob(self, data: Any) -> Any:
-        """Bytes as base64, or as a part of a buffer."""
+    def blob(self, data: Any, *, final: bool = True) -> Any:
+        """Bytes as base64, or as a part of a buffer. `final`: see `Restorer.blob`."""
         if type(data) is memoryview and not data.c_contiguous:
             data = bytes(data)  # every other byte, or a transposed view: base64 takes bytes in a row only
         if self.buffers is not None and memoryview(data).nbytes >= THRESHOLD:
             try:
-                return {TAG: self.buffers.add(data)}
+                return {TAG: self.buffers.add(data, final=final)}
             except OSError:  # no memory or no descriptor for a file: as text, if it is small enough
                 self.count(memoryview(data).nbytes * 4 // 3)
         return b64encode(data).decode("ascii")
@@ -269,13 +269,16 @@ class Restorer:
         self._strict = strict
         self._buffers = buffers
 
-    def blob(self, content: Any) -> Any:
-        """The bytes that a Tagger made a blob of: bytes, or a map of a buffer. Raises ValueError."""
+    def blob(self, content: Any, *, final: bool = True) -> Any:
+        """The bytes that a Tagger made a blob of: bytes, or a map of a buffer. Raises ValueError.
+
+        `final`: they must not change any more. Only code for which any bytes are valid may do without.
+        """
         if type(content) is str:
             return a2b_base64(content, strict_mode=True)
         if type(content) is not dict or content.keys() != {TAG} or self._buffers is None:
             raise ValueError("it must be text in base64")
-        return self._buffers.view(content[TAG])
+        return self._buffers.view(content[TAG], final=final)
 
     def value(self, tree: Any) -> Any:
         kind = type(tree)

@@ -22,6 +22,7 @@ from grpclib.const import Status
 from grpclib.server import Server, Stream
 
 from snakepit.workers.call import AssignedCall
+from snakepit.workers.kept_files import files
 from snakepit.workers.report import (
     BootFailureReport,
     ChunkReport,
@@ -140,6 +141,7 @@ class WorkerService(WorkerBase):
         await server.start(sock=OwnSocket(fileno=self._listen_fd))
         if self._inbox is not None:
             self._inbox.open(self.loop)
+            files.start(self.loop)
         return server
 
     async def Work(self, stream: Stream[pb.Orders, pb.Reports]) -> None:
