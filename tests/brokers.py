@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from snakepit.pools.adapters.network.listener import ListenConfig, ListenError
 from snakepit.pools.adapters.network.tls import TlsFiles
 from snakepit.pools.adapters.node import NodeConfig, RuntimeDirectoryError, WorkerUserError, run_node
 from snakepit.pools.broker.caller import Limits
-from snakepit.pools.broker.errors import UNKNOWN, DeadlineExceeded
+from snakepit.pools.broker.errors import NOT_STARTED, UNKNOWN, BrokerUnreachable, DeadlineExceeded
 from snakepit.pools.broker.events import Event
 from snakepit.pools.broker.ports import Definition, Loaded
 from snakepit.pools.broker.spec import InvalidSpec, spec_from
@@ -37,7 +38,9 @@ from snakepit.pools.client import connect
 from snakepit.workers.process import parent_death
 
 ROOT = Path(__file__).parents[1]
-PATIENCE = 60.0  # a bound for a machine under load, never a wait
+PATIENCE = 120.0  # a bound for a machine under load, never a wait
+CONNECT = 20.0  # seconds until a broker that stopped for a moment answers a new connection
+ORDERS = ("apply", "recycle", "drain", "resume", "kill", "dump")
 ADAPTERS = {
     "everything": "tests.everything.Everything",
     "unsafe": "tests.everything.Unsafe",
@@ -71,6 +74,10 @@ ADAPTERS = {
 }
 
 
+# A machine may stop for seconds, or be ten times slower: calls wait and run for long where a test says nothing else.
+DEFAULTS = {"adapter": "everything", "queue_timeout": 120.0, "call_timeout": 600.0, "stream_timeout": 600.0}
+
+
 # In the broker's process
 
 
@@ -89,7 +96,7 @@ class FileDefinitions:
         definitions, problems = [], []
         for name, fields in json.loads(self._path.read_text()).items():
             try:
-                spec = spec_from({"adapter": "everything", **self._defaults, **fields, "name": name})
+                spec = spec_from({**DEFAULTS, **self._defaults, **fields, "name": name})
                 if os.path.isabs(spec.python):
                     definitions.append(Definition(spec, ADAPTERS[spec.adapter], f"named: {spec.python}"))
                 else:
@@ -174,6 +181,27 @@ def main() -> int:
 # In the test's process
 
 
+class PatientClient:
+    """A client that repeats an order which it did not send, because the broker was silent for a moment."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._client, name)
+        return partial(_until_sent, found) if name in ORDERS else found
+
+
+def _until_sent(order: Callable[..., Any], *arguments: Any, **more: Any) -> Any:
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return order(*arguments, **more)
+        except BrokerUnreachable as error:
+            if error.outcome != NOT_STARTED or not error.details.get("silent") or time.monotonic() > end:
+                raise
+
+
 class RunningBroker:
     """`root` and `python` start the broker from a copy of the code; `options` are those of Popen."""
 
@@ -222,7 +250,7 @@ class RunningBroker:
     @property
     def client(self) -> Any:
         if self._client is None:
-            self._client = connect(str(self.runtime / "broker.sock"))
+            self._client = PatientClient(connect(str(self.runtime / "broker.sock"), connect_timeout=CONNECT))
         return self._client
 
     def until(self, kind: str, count: int = 1, patience: float = PATIENCE, **fields: Any) -> dict[str, Any]:
@@ -261,8 +289,7 @@ class RunningBroker:
 
     def until_served(self, pool: str, calls: int) -> None:
         """Wait until the broker has counted this many calls. A caller has its result before that."""
-        while sum(worker.served for worker in self.status(pool).workers) < calls:
-            pass  # each look is a round trip
+        eventually(lambda: sum(worker.served for worker in self.status(pool).workers) >= calls, f"{calls} calls")
 
     def pids(self, pool: str = "") -> list[int]:
         return [worker.pid for worker in self.status(pool).workers if worker.pid]
@@ -276,6 +303,15 @@ class RunningBroker:
         code = self.process.wait(patience)
         self._reader.join(patience)
         return code
+
+
+def eventually(question: Callable[[], Any], what: str = "the answer", patience: float = PATIENCE) -> Any:
+    """Ask until the answer is true, and return it. For what no event tells; a question to a process is a round trip."""
+    end = time.monotonic() + patience
+    while not (answer := question()):
+        assert time.monotonic() < end, f"waited in vain for {what}"
+        time.sleep(0.005)
+    return answer
 
 
 def overrun(call: Callable[[float], Any], timeout: float) -> DeadlineExceeded:

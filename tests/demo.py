@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -15,8 +14,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.brokers import ROOT
+from tests.brokers import PATIENCE, ROOT
+from tests.ports import free_port
 
+START = 400.0  # seconds: a bound for six programs that start together on a machine under load
+UNANSWERED = 3  # exit code of a command that the broker did not answer in time: it may, after a moment
 SNAKEPIT = [sys.executable, "-m", "snakepit.pools.cli"]
 
 
@@ -24,9 +26,7 @@ class Demo:
     """A running `snakepit up --demo` and what it printed."""
 
     def __init__(self, home: Path, more: dict[str, str] | None = None) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.runtime = home / "run"
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("SNAKEPIT_", "DJANGO_", "PORT"))}
         self.environment = {
@@ -62,7 +62,7 @@ class Demo:
     def interrupt(self) -> int:
         """Ctrl-C. Returns the exit code."""
         self.process.send_signal(signal.SIGINT)
-        code = self.process.wait(60)
+        code = self.process.wait(PATIENCE)
         self._reader.join(10)
         return code
 
@@ -73,15 +73,19 @@ class Demo:
             return next((match for line in self.lines if (match := re.search(pattern, line))), None)
 
         with self._news:
-            match = self._news.wait_for(found, timeout=150)
+            match = self._news.wait_for(found, timeout=START)
         assert match, f"no line like {pattern!r} in:\n" + "\n".join(self.lines)
         return match
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [*SNAKEPIT, *arguments]
-        return subprocess.run(
-            command, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=60, check=False
-        )
+        """The command; again while the broker, which runs, does not answer in time."""
+        command, end = [*SNAKEPIT, *arguments], time.monotonic() + PATIENCE
+        while True:
+            done = subprocess.run(
+                command, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=PATIENCE, check=False
+            )
+            if done.returncode != UNANSWERED or time.monotonic() > end:
+                return done
 
     @property
     def url(self) -> str:

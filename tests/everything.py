@@ -42,7 +42,7 @@ class Everything(Adapter):
         self.recent = recent
         self.inside = 0
         self.most_inside = 0
-        self.barrier = threading.Barrier(2, timeout=20)
+        self.barrier = threading.Barrier(2, timeout=120)
 
     def note(self, text: str) -> None:
         """Append a line to the file `recent`, in one write that survives a kill right after it."""

@@ -16,7 +16,7 @@ import pytest
 
 from snakepit.pools.broker import errors
 from snakepit.pools.client import Json
-from tests.brokers import PATIENCE, RunningBroker, broker
+from tests.brokers import PATIENCE, RunningBroker, broker, eventually
 
 # A grace that no busy machine needs: a cancelled command must end by itself.
 PROCESS = {"size": 1, "max_payload": 2**20, "max_buffer": 2**20, "cancel_grace": PATIENCE}
@@ -122,7 +122,7 @@ def test_values_of_every_kind_go_there_and_back(node: RunningBroker) -> None:
     }  # fmt: skip
     assert node.client.call("one", "echo", value=sent) == sent
     assert list(node.client.stream("one", "echo", value=(1, {2}))) == [(1, {2})]
-    assert node.client.submit("one", "echo", value=sent).result(60) == sent
+    assert node.client.submit("one", "echo", value=sent).result(PATIENCE) == sent
     plain = node.client.call(
         "one", "echo", Json(value={"at": {"$datetime": "2026-01-02T00:00:00"}, "n": {"$float": "nan"}})
     )
@@ -131,7 +131,7 @@ def test_values_of_every_kind_go_there_and_back(node: RunningBroker) -> None:
 
 def test_binary_output_and_a_flood_of_lines_do_no_harm(node: RunningBroker) -> None:
     assert node.client.call("one", "prints", binary=True, times=3) == 3
-    assert node.client.call("one", "prints", text="x" * 1000, times=20_000, timeout=60) == 20_000
+    assert node.client.call("one", "prints", text="x" * 1000, times=20_000, timeout=PATIENCE) == 20_000
     lines = node.status("one").workers[0].output
     assert lines
     assert all(len(line) <= 16 * 1024 for line in lines)
@@ -146,7 +146,7 @@ def test_a_dead_worker_fails_its_call_and_is_replaced(node: RunningBroker) -> No
     died = node.until("worker.died", deaths + 1, pool="one")
     assert "SIGSEGV" in died["message"]
     assert "string_at" in died["data"]["output"] or "Segmentation" in died["data"]["output"]
-    assert node.client.call("one", "pid", timeout=30) != before
+    assert node.client.call("one", "pid", timeout=PATIENCE) != before
 
 
 def test_two_calls_of_one_thread_worker_are_inside_at_once(node: RunningBroker) -> None:
@@ -161,7 +161,7 @@ def test_three_calls_on_two_slots_queue_and_capacity_is_never_exceeded(node: Run
     row = node.pool("threads")
     assert (row.busy, row.free, row.waiting) == (1, 0, 1)
     _release(pipe, held)
-    assert max(future.result(timeout=30) for future in held) == 2
+    assert max(future.result(timeout=PATIENCE) for future in held) == 2
 
 
 def test_waiting_calls_of_higher_priority_go_first(node: RunningBroker, pipe: Path) -> None:
@@ -193,7 +193,7 @@ def test_a_cancelled_call_ends_its_work_politely(node: RunningBroker) -> None:
     running = node.client.submit("one", "obedient")
     _until_busy(node, "one", "obedient")
     running.cancel()
-    assert node.client.call("one", "pid", timeout=30) == before
+    assert node.client.call("one", "pid", timeout=PATIENCE) == before
 
 
 def test_a_call_in_the_line_is_cancelled_without_a_trace(node: RunningBroker, pipe: Path) -> None:
@@ -203,7 +203,7 @@ def test_a_call_in_the_line_is_cancelled_without_a_trace(node: RunningBroker, pi
     waiting.cancel()
     _until_waiting(node, "one", 0)
     _release(pipe, [held])
-    assert held.result(timeout=30) == 1
+    assert held.result(timeout=PATIENCE) == 1
 
 
 def test_log_lines_of_a_command_reach_the_caller(node: RunningBroker) -> None:
@@ -245,25 +245,17 @@ def _release(pipe: Path, held: list[object]) -> None:
     writer = threading.Thread(target=write, daemon=True)
     writer.start()
     for future in held:
-        future.exception(timeout=30)  # type: ignore[attr-defined]
+        future.exception(timeout=PATIENCE)  # type: ignore[attr-defined]
     stop.set()
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)  # lets the last open() of the writer return
-    writer.join(10)
+    writer.join(PATIENCE)
     os.close(reader)
 
 
 def _until_waiting(node: RunningBroker, pool: str, count: int) -> None:
-    _until(lambda: node.pool(pool).waiting == count)
+    eventually(lambda: node.pool(pool).waiting == count)
 
 
 def _until_busy(node: RunningBroker, pool: str, command: str) -> None:
     """Wait until a worker has a call of this command: that of an earlier test may not be counted as ended yet."""
-    _until(lambda: any(call.command == command for worker in node.status(pool).workers for call in worker.calls))
-
-
-def _until(question: object) -> None:
-    """Ask the broker until it says yes: each question is a round trip, so this neither sleeps nor spins."""
-    for _ in range(20_000):
-        if question():  # type: ignore[operator]
-            return
-    raise AssertionError("it never came true")
+    eventually(lambda: any(call.command == command for worker in node.status(pool).workers for call in worker.calls))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import threading
@@ -19,10 +18,10 @@ import httpx
 import pytest
 
 from tests import services
-from tests.brokers import ROOT
+from tests.brokers import PATIENCE, ROOT, eventually
+from tests.ports import free_port
 from tests.process.acceptance.test_jobs import DRIVER, SETTINGS
 
-WITHIN = 40.0  # a bound for a machine under load, never a wait
 OPEN = {"live": 200, "ready": 503}  # probes: no key, a shape of their own
 
 
@@ -45,23 +44,21 @@ def web(home: Path, database: str) -> Iterator[tuple[httpx.Client, str]]:
         check=True,
     ).stdout.splitlines()
     key = json.loads(answers[1])["value"]
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     with (home / "web.log").open("wb") as log:
         command = [sys.executable, "-m", "uvicorn", "snakepit.site.asgi:application", "--port", str(port)]
         server = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=WITHIN) as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE) as client:
             until_it_listens(client, server)
             yield client, key
     finally:
         server.terminate()
-        server.wait(WITHIN)
+        server.wait(PATIENCE)
 
 
 def until_it_listens(client: httpx.Client, server: subprocess.Popen[bytes]) -> None:
-    end = time.monotonic() + WITHIN
+    end = time.monotonic() + PATIENCE
     while server.poll() is None and time.monotonic() < end:
         try:
             client.get("/api/live")
@@ -71,12 +68,15 @@ def until_it_listens(client: httpx.Client, server: subprocess.Popen[bytes]) -> N
     raise AssertionError("the web server did not come up")
 
 
-def until_it_looks_again(client: httpx.Client, path: str, headers: dict[str, str]) -> None:
-    """After a frozen database, one request or page in three seconds asks for it."""
-    end = time.monotonic() + WITHIN
-    while (status := client.get(path, headers=headers).status_code) == 503 and time.monotonic() < end:
-        threading.Event().wait(0.1)
-    assert status == 200
+def until_it_answers(client: httpx.Client, path: str, headers: dict[str, str] | None = None) -> None:
+    """Wait for a database that answers in time. After a frozen one, one request or page in three seconds asks it."""
+
+    def answered() -> bool:
+        status = client.get(path, headers=headers).status_code
+        assert status in (200, 503)
+        return status == 200
+
+    eventually(answered, path)
 
 
 def operations(client: httpx.Client) -> list[tuple[str, str, str]]:
@@ -98,10 +98,10 @@ def test_every_operation_and_page_reports_an_unavailable_database_and_works_when
     # The fixture decides about skipping; the server that is stopped here is this test's own.
     with services.restartable_postgres() as database, web(tmp_path, database.url) as (client, key):
         headers = {"Authorization": f"Bearer {key}"}
-        assert client.get("/api/jobs", headers=headers).status_code == 200
+        until_it_answers(client, "/api/jobs", headers)
         with database.frozen():
             check_frozen(client, headers)
-        until_it_looks_again(client, "/api/jobs", headers)
+        until_it_answers(client, "/api/jobs", headers)
         database.crash()
         # The key above stays known for some seconds, and its calls need no database.
         unseen = {"Authorization": f"Bearer snk_{12 * '0'}_{43 * 'x'}"}
@@ -118,8 +118,8 @@ def test_every_operation_and_page_reports_an_unavailable_database_and_works_when
             assert "Start the database server" in reply.text
             assert "The broker does not answer either" in reply.text  # none runs in this test
         database.start()
-        until_it_looks_again(client, "/api/jobs", headers)
-        until_it_looks_again(client, "/admin/login/", {})
+        until_it_answers(client, "/api/jobs", headers)
+        until_it_answers(client, "/admin/login/")
 
 
 def check_frozen(client: httpx.Client, headers: dict[str, str]) -> None:

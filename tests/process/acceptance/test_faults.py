@@ -15,9 +15,11 @@ from typing import Any
 import pytest
 
 from snakepit.pools.broker import errors
-from snakepit.pools.broker.status import WorkerStatus
+from snakepit.pools.broker.status import PoolStatus, WorkerStatus
 from snakepit.pools.client.streams import WINDOW, WINDOW_BYTES
-from tests.brokers import PATIENCE, RunningBroker, broker, freeze, overrun, wait_gone
+from tests.brokers import PATIENCE, RunningBroker, broker, eventually, freeze, overrun, wait_gone
+
+TRIES = 5  # of what a machine that stops for a second makes fail
 
 
 def test_a_killed_worker_fails_its_call_typed_and_the_pool_comes_back(tmp_path: Path) -> None:
@@ -38,13 +40,13 @@ def test_a_killed_worker_fails_its_call_typed_and_the_pool_comes_back(tmp_path: 
 
 def _holder(node: RunningBroker, recent: Path | None = None) -> WorkerStatus:
     """The worker that holds a call; with a recent: that has begun to run it."""
-    end = time.monotonic() + PATIENCE
-    while time.monotonic() < end:
-        for worker in node.status("p").workers:
-            if worker.calls and (recent is None or (recent.exists() and "holding" in recent.read_text())):
-                held = worker
-                return held
-    raise AssertionError("no worker holds the call")
+
+    def holder() -> WorkerStatus | None:
+        begun = recent is None or (recent.exists() and "holding" in recent.read_text())
+        return next((worker for worker in node.status("p").workers if worker.calls and begun), None)
+
+    found: WorkerStatus = eventually(holder, "a worker that holds the call")
+    return found
 
 
 def _held(node: RunningBroker, tmp_path: Path) -> tuple[Path, Future[Any]]:
@@ -104,43 +106,57 @@ def test_the_children_of_a_dead_worker_do_not_outlive_it() -> None:
 
 def test_a_deaf_call_ends_at_its_deadline_and_its_process_after_the_grace() -> None:
     with broker({"p": {"size": 1, "cancel_grace": 0.5}}) as node:
-        node.ready("p")
-        (pid,) = node.pids("p")
-        overrun(lambda timeout: node.client.call("p", "burn", {"seconds": 600.0}, timeout=timeout), 1.0)
-        assert wait_gone(pid, PATIENCE), "it would burn for ten minutes"
-        node.ready("p", 2)
-        assert node.pool("p").free == 1
-        assert node.client.call("p", "echo", value=1) == 1
-        assert "overrun" in node.until("worker.killed")["message"]
-        stacks = node.until("worker.recycled")["data"]["stacks"]
-        assert "burn  " in stacks, "where it was before the kill"
-        assert "everything.py:" in stacks
+        for kills in range(1, TRIES + 1):
+            node.ready("p", kills)
+            (pid,) = node.pids("p")
+            overrun(lambda timeout: node.client.call("p", "burn", {"seconds": 600.0}, timeout=timeout), 1.0)
+            assert wait_gone(pid, PATIENCE), "it would burn for ten minutes"
+            node.ready("p", kills + 1)
+            assert node.pool("p").free == 1
+            assert node.client.call("p", "echo", value=1) == 1
+            assert "overrun" in node.until("worker.killed", kills)["message"]
+            if tells_where_it_was(node.until("worker.recycled", kills)["data"]["stacks"]):
+                return
+    raise AssertionError("no stacks were read before a kill")
+
+
+def tells_where_it_was(stacks: str) -> bool:
+    """Whether the stacks show the call. A kill waits half a second for them, which a machine may lose."""
+    if stacks.startswith("not read: "):
+        return False
+    assert "burn  " in stacks
+    assert "everything.py:" in stacks
+    return True
 
 
 def test_in_the_thread_profile_a_deaf_call_loses_its_slot_and_the_process_is_rolled_over() -> None:
     pool = {"profile": "thread", "threads": 2, "size": 1, "cancel_grace": 0.3, "drain_timeout": 5.0}
     with broker({"t": pool}) as node:
-        node.ready("t")
-        (pid,) = node.pids("t")
-        overrun(lambda timeout: node.client.call("t", "burn", {"seconds": 600.0}, timeout=timeout), 0.5)
-        lost = node.until("slot.lost")
-        assert "1 of 2 slots are lost" in lost["message"]
-        assert "burn  " in node.until("worker.recycled", reason="lost_slots")["data"]["stacks"]
-        node.ready("t", 2)
-        assert wait_gone(pid, 10)
-        node.wait(lambda: node.told("worker.recycled", reason="lost_slots"), "the replacement")
-        row = node.pool("t")
-        assert (row.ready, row.free, row.lost) == (1, 2, 0)
+        for kills in range(1, TRIES + 1):
+            node.ready("t", kills)
+            (pid,) = node.pids("t")
+            overrun(lambda timeout: node.client.call("t", "burn", {"seconds": 600.0}, timeout=timeout), 0.5)
+            lost = node.until("slot.lost", kills)
+            assert "1 of 2 slots are lost" in lost["message"]
+            stacks = node.until("worker.recycled", kills, reason="lost_slots")["data"]["stacks"]
+            node.ready("t", kills + 1)
+            assert wait_gone(pid, PATIENCE)
+            row = node.pool("t")
+            assert (row.ready, row.free, row.lost) == (1, 2, 0)
+            if tells_where_it_was(stacks):
+                return
+    raise AssertionError("no stacks were read before a kill")
 
 
 def test_closing_a_stream_early_stops_the_generator(tmp_path: Path) -> None:
     recent = tmp_path / "recent"
-    with broker({"p": {"size": 1, "args": {"recent": str(recent)}}}) as node:
+    # A grace that no busy machine needs: the generator must end by itself.
+    with broker({"p": {"size": 1, "cancel_grace": PATIENCE, "args": {"recent": str(recent)}}}) as node:
         node.ready("p")
         chunks = node.client.stream("p", "count", to=1_000_000)
         assert [next(chunks) for _ in range(3)] == [0, 1, 2]
         chunks.close()
-        assert node.client.call("p", "echo", value=1, timeout=20) == 1  # the slot is free again
+        assert node.client.call("p", "echo", value=1, timeout=PATIENCE) == 1  # the slot is free again
         lines = recent.read_text().splitlines()
         assert lines[-1] == "closed"
         assert len(lines) < 200, "the generator ran far ahead of its reader"
@@ -252,7 +268,7 @@ def test_a_stuck_rollout_is_degraded_with_its_reason_until_a_worker_starts(tmp_p
     path = tmp_path / "model"
     with broker({"p": {"size": 1}}) as node:
         node.ready("p")
-        node.define({"p": {"adapter": "fails_once", "size": 1, "args": {"path": str(path)}}})
+        node.define({"p": {"adapter": "fails_once", "size": 1, "boot_budget": 1000, "args": {"path": str(path)}}})
         node.until("worker.died", 2, reason="boot_failure")
         row = node.pool("p")
         assert (row.state, row.ready) == ("degraded", 1)
@@ -364,7 +380,7 @@ def test_memory_over_the_hard_line_is_ended_and_over_the_soft_line_replaced() ->
 
 
 def test_sigterm_lets_running_calls_finish_and_leaves_nothing(tmp_path: Path) -> None:
-    with broker({"p": {"size": 1}}) as node:
+    with broker({"p": {"size": 1}}, env={**os.environ, "STOP_GRACE": str(PATIENCE)}) as node:
         node.ready("p")
         pipe, running = _held(node, tmp_path)
         node.process.send_signal(signal.SIGTERM)
@@ -391,25 +407,37 @@ def test_a_second_sigterm_is_not_patient(tmp_path: Path) -> None:
 
 
 def test_a_frozen_idle_worker_is_replaced_and_a_frozen_busy_one_ended_at_its_deadline(tmp_path: Path) -> None:
-    recent, pipe = tmp_path / "recent", tmp_path / "pipe"
+    # The worker has to be found silent before the deadline of its call: on a slow machine, try a longer one.
+    assert any(freeze_idle_and_busy(tmp_path / f"{deadline}", deadline) for deadline in (15.0, 40.0, 120.0))
+
+
+def freeze_idle_and_busy(home: Path, deadline: float) -> bool:
+    """False if the deadline of the call came before its worker was found silent."""
+    home.mkdir()
+    recent, pipe = home / "recent", home / "pipe"
     os.mkfifo(pipe)
     pool = {"size": 2, "cancel_grace": 0.5, "args": {"recent": str(recent)}}
     with broker({"p": pool}, interval=3600.0) as node:
         node.ready("p", 2)
         # Idempotent, so that it would run again if its worker's end were taken for a death.
-        running = node.client.submit("p", "hold_again", {"path": str(pipe)}, timeout=15.0)
+        running = node.client.submit("p", "hold_again", {"path": str(pipe)}, timeout=deadline)
         busy = _holder(node, recent)
         (idle,) = [worker for worker in node.status("p").workers if worker.id != busy.id]
         for worker in (busy, idle):
             freeze(worker.pid)
         _sweep_until(node, worker=idle.id, reason="event_loop")
-        assert "not killed" in _sweep_until(node, worker=busy.id, reason="busy")["message"]
-        assert wait_gone(idle.pid, 10)
+        found = {"kind": "worker.health_check_failed", "worker": busy.id, "reason": "busy"}
+        while not (told := node.told(**found)):
+            if running.done():
+                return False
+            node.client.sweep("test", 1.0)
+        assert "not killed" in told[0]["message"]
+        assert wait_gone(idle.pid, PATIENCE)
         node.ready("p", 3)
         with pytest.raises(errors.DeadlineExceeded) as caught:
-            running.result(timeout=60)
+            running.result(timeout=PATIENCE + deadline)
         assert caught.value.outcome == "unknown"
-        assert wait_gone(busy.pid, 10)
+        assert wait_gone(busy.pid, PATIENCE)
         node.ready("p", 4)
         killed = {event["worker"]: event["reason"] for event in node.told("worker.killed")}
         assert killed == {idle.id: "health", busy.id: "overrun"}
@@ -417,33 +445,36 @@ def test_a_frozen_idle_worker_is_replaced_and_a_frozen_busy_one_ended_at_its_dea
         row = node.pool("p")
         assert (row.ready, row.free, row.failed) == (2, 2, 1)
         assert len(recent.read_text().splitlines()) == 1
+        return True
 
 
 def test_calls_to_a_frozen_idle_worker_run_elsewhere_and_it_is_replaced_without_beat() -> None:
-    with broker({"p": {"size": 2, "call_timeout": 50.0}}, interval=3600.0) as node:
+    with broker({"p": {"size": 2}}, interval=3600.0) as node:
         node.ready("p", 2)
         frozen, other = node.pids("p")
         freeze(frozen)
         calls = [node.client.submit("p", "pid") for _ in range(4)]
         assert {call.result(timeout=PATIENCE) for call in calls} == {other}
         assert node.until("worker.killed", patience=PATIENCE)["reason"] == "health"
-        assert wait_gone(frozen, 10)
+        assert wait_gone(frozen, PATIENCE)
         node.ready("p", 3)
         row = node.pool("p")
         assert (row.ready, row.free, row.finished, row.failed, row.retried) == (2, 2, 4, 0, 0)
 
 
 def test_a_frozen_worker_that_wakes_up_gets_calls_again() -> None:
-    with broker({"p": {"size": 1, "call_timeout": 50.0}}, interval=3600.0) as node:
+    with broker({"p": {"size": 1}}, interval=3600.0) as node:
         node.ready("p")
         (pid,) = node.pids("p")
         freeze(pid)
         call = node.client.submit("p", "pid")
-        end = time.monotonic() + PATIENCE
-        while not (row := node.pool("p")).waiting:
-            assert time.monotonic() < end, "the call that has not begun was not revoked"
-        assert row.free == 0
-        os.kill(pid, signal.SIGCONT)
+
+        def revoked() -> PoolStatus | None:
+            return row if (row := node.pool("p")).waiting else None
+
+        assert eventually(revoked, "the call that has not begun to be revoked").free == 0
+        with contextlib.suppress(ProcessLookupError):  # silent for so long that it was replaced
+            os.kill(pid, signal.SIGCONT)
         assert call.result(timeout=PATIENCE) in node.pids("p")
         node.until_served("p", 1)  # a caller has its result before the broker has counted it
         assert node.pool("p").free == 1
@@ -454,14 +485,16 @@ def test_a_leak_is_stopped_near_its_limit_without_beat(limit: str) -> None:
     """The overshoot is what the worker allocates in some seconds, here 100 MB each, however rare the sweeps are."""
     with broker({"p": {"size": 1, "min_lifetime": 0.0, limit: 200}}, interval=3600.0) as node:
         node.ready("p")
-        end = time.monotonic() + PATIENCE
-        while not (told := node.told("worker.recycled")):
+        reason, end = limit.removesuffix("_mb"), time.monotonic() + PATIENCE
+        # Over the soft limit it serves until its successor is there: how long that takes is not how late it is found.
+        while not (node.told("worker.starting", reason=reason) or node.told("worker.recycled")):
             assert time.monotonic() < end, "no worker was replaced"
             with contextlib.suppress(errors.WorkerLost):
                 node.client.call("p", "leaks", megabytes=5)
                 node.client.call("p", "sleep", seconds=0.05)  # the rate of the leak
-        assert told[0]["reason"] == limit.removesuffix("_mb")
-        assert 200 < told[0]["data"]["memory_mb"] < 900
+        told = node.until("worker.recycled")
+        assert told["reason"] == reason
+        assert 200 < told["data"]["memory_mb"] < 900
 
 
 def test_a_frozen_busy_worker_that_wakes_up_in_time_gives_its_answer_and_stays(tmp_path: Path) -> None:
@@ -469,7 +502,7 @@ def test_a_frozen_busy_worker_that_wakes_up_in_time_gives_its_answer_and_stays(t
     os.mkfifo(pipe)
     with broker({"p": {"size": 1, "args": {"recent": str(recent)}}}, interval=3600.0) as node:
         node.ready("p")
-        running = node.client.submit("p", "hold", {"path": str(pipe)}, timeout=170.0)
+        running = node.client.submit("p", "hold", {"path": str(pipe)}, timeout=3 * PATIENCE)
         (pid,) = node.pids("p")
         _holder(node, recent)
         freeze(pid)
@@ -477,7 +510,7 @@ def test_a_frozen_busy_worker_that_wakes_up_in_time_gives_its_answer_and_stays(t
         os.kill(pid, signal.SIGCONT)
         with open(pipe, "wb"):
             pass
-        assert running.result(timeout=60) == 1
+        assert running.result(timeout=PATIENCE) == 1
         assert node.client.call("p", "pid") == pid
 
 

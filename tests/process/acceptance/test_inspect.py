@@ -4,19 +4,38 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
+from snakepit.pools.broker.errors import QueueTimeout
 from snakepit.pools.broker.spec import PoolSpec
 from snakepit.pools.cli.inspect import ProjectFacts
 from snakepit.pools.cli.main import run
 from snakepit.pools.diagnostics.advice import Enough, Judgement
 from snakepit.pools.diagnostics.recommendations import judge
-from tests.brokers import RunningBroker, broker
+from tests.brokers import RunningBroker, broker, eventually
+from tests.demo import UNANSWERED
 
 SOON = Enough(calls=20, seconds=3.0)  # as little as a test can wait for; ten minutes are the window
 CALLERS = 6
+
+
+def told_by(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0, error: str = "") -> str:
+    """What a command prints, once the broker answers it in time."""
+
+    def answered() -> bool:
+        capsys.readouterr()
+        last[:] = [run([*words])]
+        return last != [UNANSWERED]
+
+    last: list[int] = []
+    eventually(answered, f"an answer to {words}")
+    out, err = capsys.readouterr()
+    assert last == [code], out + err
+    assert error in err
+    return out
 
 
 def queue_judged(node: RunningBroker, size: int) -> Judgement:
@@ -33,13 +52,15 @@ def test_a_pool_made_to_queue_is_advised_to_grow_and_then_does_not_queue() -> No
 
         def call() -> None:
             while keep:
-                node.client.call("p", "sleep", seconds=0.15)
+                with suppress(QueueTimeout):  # while the machine stops
+                    node.client.call("p", "sleep", seconds=0.15)
 
         load = [callers.submit(call) for _ in range(CALLERS)]
         try:
             size = 1
             while (found := queue_judged(node, size)).verdict != "fine":
-                node.client.call("p", "sleep", seconds=0.15)  # the next look is worth while when calls have ended
+                with suppress(QueueTimeout):
+                    node.client.call("p", "sleep", seconds=0.15)  # the next look is worth while when calls have ended
                 if found.advice:
                     assert "queue wait p95" in found.advice.sentence
                     size = found.advice.values["size"]
@@ -64,8 +85,7 @@ def test_the_command_shows_known_figures_and_names_unknown_ones(
         monkeypatch.setenv("SNAKEPIT_ADDRESS", str(node.runtime / "broker.sock"))
         unknown = ProjectFacts(missing="no project here")
         monkeypatch.setattr("snakepit.pools.cli.inspect._project", lambda *_: unknown)
-        assert run(["inspect", "--detailed", "--recommendations"]) == 0
-        told = capsys.readouterr().out
+        told = told_by(capsys, "inspect", "--detailed", "--recommendations")
         assert "p: ready" in told
         assert "1 of 1 workers ready" in told
         assert "all pools" not in told, "there is one"
@@ -73,13 +93,11 @@ def test_the_command_shows_known_figures_and_names_unknown_ones(
         assert "last day      not known" in told
         assert "advice are not known: no project here" in told
         worker = node.status().workers[0].id
-        assert run(["inspect", worker, "--json"]) == 0
-        found = json.loads(capsys.readouterr().out)
+        found = json.loads(told_by(capsys, "inspect", worker, "--json"))
         assert found["worker"] == worker
         [one] = found["pools"][0]["workers"]
         assert (one["id"], one["served"], one["mb_per_hour"], one["memory_limit_mb"]) == (worker, 1, None, None)
-        assert run(["inspect", "unknown"]) == 1
-        assert "Neither a pool nor a living worker is named 'unknown'" in capsys.readouterr().err
+        told_by(capsys, "inspect", "unknown", code=1, error="Neither a pool nor a living worker is named 'unknown'")
 
 
 def test_scaling_refuses_to_guess_and_names_the_pools_that_there_are(
@@ -89,13 +107,10 @@ def test_scaling_refuses_to_guess_and_names_the_pools_that_there_are(
         node.ready("p")
         node.client.call("p", "echo", value=1)
         monkeypatch.setenv("SNAKEPIT_ADDRESS", str(node.runtime / "broker.sock"))
-        assert run(["scaling", "p"]) == 0
-        assert "p: not enough evidence: " in (told := capsys.readouterr().out)
+        assert "p: not enough evidence: " in (told := told_by(capsys, "scaling", "p"))
         assert "needs 100" in told
-        assert run(["scaling", "p", "--json"]) == 0
-        found = json.loads(capsys.readouterr().out)
+        found = json.loads(told_by(capsys, "scaling", "p", "--json"))
         assert (found["pool"], found["binds"], found["facts"]["size"]) == ("p", None, 1)
         assert found["facts"]["cores"] > 0
-        assert run(["scaling", "unknown"]) == 1  # as for every command
-        assert "No pool is named 'unknown'. Known are: p." in capsys.readouterr().err
+        told_by(capsys, "scaling", "unknown", code=1, error="No pool is named 'unknown'. Known are: p.")
     assert run(["scaling", "p"]) == 3

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import socket
 import subprocess
 import sys
 import tempfile
@@ -35,6 +34,7 @@ from snakepit.pools.models.periodic import KEPT_RUNS
 from snakepit.pools.models.states import SHOWN_STATES
 from tests import services
 from tests.brokers import ROOT, assert_nothing_left
+from tests.ports import free_port
 from tests.process.acceptance.test_jobs import DRIVER, SETTINGS
 
 PATIENCE = 45.0  # the promised recovery, and the bound of every wait in which nothing moves
@@ -101,10 +101,10 @@ class Service:
         self._stopped.set()
         self.process.terminate()
         try:
-            self.process.wait(20)
+            self.process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             self.process.kill()
-        self._restarter.join(10)
+        self._restarter.join(PATIENCE)
 
     def tail(self, size: int = 3000) -> str:
         return f"--- {self.name}\n{self._log.read_text()[-size:]}"
@@ -129,11 +129,10 @@ class Site:
             "SNAKEPIT_DATABASE_URL": database.url,
             "SNAKEPIT_TEST_RECENT": str(self.recent),
             "SNAKEPIT_TEST_LIMITS": json.dumps(LIMITS),
+            "SNAKEPIT_TEST_LEASE": "10",  # the recovery below is counted with it
             "PYTHONPATH": str(ROOT),
         }
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.services: dict[str, Service] = {}
         self.instances: set[str] = set()
         self.replies: Counter[int | str] = Counter()
@@ -174,7 +173,7 @@ class Site:
         self._client.close()
         for service in self.services.values():
             service.stop()
-        self.driver.communicate(timeout=PATIENCE)
+        self.driver.communicate(timeout=START)
         if self._connection:
             self._connection.close()
 
@@ -273,7 +272,7 @@ class Site:
 
     def submit_over_rest(self, marks: range) -> None:
         headers = {"Authorization": f"Bearer {self.key}"}
-        with httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=20, headers=headers) as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=PATIENCE, headers=headers) as client:
             for number, (mark, command, arguments) in enumerate(self.jobs(marks)):
                 self.wait_for_room(number)
                 body = {"pool": "pool", "command": command, "arguments": arguments, "backoff": 0.2}
@@ -336,9 +335,17 @@ class Site:
         self.until(lambda: service.ends > before, f"the successor of {name}")
 
     def kill_pool_worker(self) -> None:
-        busy = self.until(lambda: [one for one in self.workers() if "'sleep'" in str(one.calls)], "a busy worker")
-        self.hit()
-        os.kill(self.random.choice(busy).pid, 9)
+        def killed() -> bool:
+            busy = [one for one in self.workers() if "'sleep'" in str(one.calls)]
+            if not busy:
+                return False
+            self.hit()
+            with suppress(ProcessLookupError):  # replaced meanwhile
+                os.kill(self.random.choice(busy).pid, 9)
+                return True
+            return False
+
+        self.until(killed, "a busy worker")
 
     def kill_celery_worker(self) -> None:
         """The one that holds a job."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from snakepit.pools.broker import errors
-from tests.brokers import RunningBroker, broker
+from tests.brokers import PATIENCE, RunningBroker, broker, eventually
 
 KNOWN = 16  # runs after which a command's time is known
 
@@ -25,31 +25,37 @@ def learn(node: RunningBroker) -> None:
         node.client.call("p", "visit", mark="lesson")
 
 
-def until(question: object) -> None:
-    for _ in range(20_000):
-        if question():  # type: ignore[operator]
-            return
-    raise AssertionError("it never came true")
+def kill_one(node: RunningBroker, choice: random.Random) -> None:
+    def killed() -> bool:
+        pid = choice.choice([worker.pid for worker in node.status("p").workers if worker.pid] or [0])
+        try:
+            if pid:
+                os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:  # the status had one that ended before
+            return False
+        return bool(pid)
+
+    eventually(killed, "a worker to kill")
 
 
 @pytest.mark.parametrize("deaf", [False, True], ids=["listening", "holding the GIL"])
 def test_calls_behind_one_that_turns_out_long_are_run_by_another_worker(tmp_path: Path, deaf: bool) -> None:
     recent, pipe = tmp_path / "recent", tmp_path / "pipe"
     os.mkfifo(pipe)
-    fields = {"args": {"recent": str(recent)}, "size": 1, "queue_timeout": 60}
+    fields = {"args": {"recent": str(recent)}, "size": 1}
     with broker({"p": fields}) as node:
         node.ready("p")
         learn(node)
         long = node.client.submit("p", "visit", mark="long", path=str(pipe), deaf=deaf)
         writer = os.open(pipe, os.O_WRONLY)  # returns when the command reads
         short = [node.client.submit("p", "visit", mark=f"short{number}") for number in range(5)]
-        until(lambda: (node.pool("p").waiting, node.pool("p").prefetched) == (5, 0))
+        eventually(lambda: (node.pool("p").waiting, node.pool("p").prefetched) == (5, 0))
         node.define({"p": {**fields, "size": 2}})
-        pids = {call.result(timeout=60) for call in short}
+        pids = {call.result(timeout=PATIENCE) for call in short}
         assert not long.done()
         os.write(writer, b"x")
         os.close(writer)
-        assert long.result(timeout=60) not in pids
+        assert long.result(timeout=PATIENCE) not in pids
         assert sorted(visits(recent)[KNOWN:]) == ["long", *(f"short{number}" for number in range(5))]
         assert node.told("call.retried") == []
 
@@ -57,17 +63,17 @@ def test_calls_behind_one_that_turns_out_long_are_run_by_another_worker(tmp_path
 def test_a_killed_worker_takes_only_the_call_with_it_that_it_had_begun(tmp_path: Path) -> None:
     recent = tmp_path / "recent"
     kills, calls = 6, 300
-    with broker({"p": {"args": {"recent": str(recent)}, "size": 2, "death_budget": 100, "queue_timeout": 60}}) as node:
+    with broker({"p": {"args": {"recent": str(recent)}, "size": 2, "death_budget": 100}}) as node:
         node.ready("p", 2)
         learn(node)
         choice, answers, errors_seen = random.Random(7), {}, []
         for kill in range(kills):
             futures = {f"m{kill}-{n}": node.client.submit("p", "visit", mark=f"m{kill}-{n}") for n in range(calls)}
-            next(iter(futures.values())).result(timeout=60)
-            os.kill(choice.choice([w.pid for w in node.status("p").workers if w.pid]), signal.SIGKILL)
+            next(iter(futures.values())).result(timeout=PATIENCE)
+            kill_one(node, choice)
             for mark, future in futures.items():
                 try:
-                    answers[mark] = future.result(timeout=60)
+                    answers[mark] = future.result(timeout=PATIENCE)
                 except errors.WorkerLost as lost:
                     errors_seen.append(lost.outcome)
         seen = visits(recent)[KNOWN:]
@@ -89,10 +95,10 @@ def test_a_cancelled_call_in_a_workers_hands_never_runs(tmp_path: Path) -> None:
         writer = os.open(pipe, os.O_WRONLY)
         prefetched = [node.client.submit("p", "visit", mark="unwanted") for _ in range(5)]
         assert all(call.cancel() for call in prefetched)
-        until(lambda: node.pool("p").waiting == 0)
+        eventually(lambda: node.pool("p").waiting == 0)
         os.write(writer, b"x")
         os.close(writer)
-        assert long.result(timeout=60)
+        assert long.result(timeout=PATIENCE)
         assert node.client.call("p", "visit", mark="after")
         assert visits(recent)[KNOWN:] == ["long", "after"]
         assert node.told("worker.killed") == []
@@ -100,14 +106,14 @@ def test_a_cancelled_call_in_a_workers_hands_never_runs(tmp_path: Path) -> None:
 
 def test_workers_are_recycled_under_calls_in_their_hands_without_a_failed_one(tmp_path: Path) -> None:
     recent = tmp_path / "recent"
-    with broker({"p": {"args": {"recent": str(recent)}, "size": 2, "queue_timeout": 60}}) as node:
+    with broker({"p": {"args": {"recent": str(recent)}, "size": 2}}) as node:
         node.ready("p", 2)
         learn(node)
         futures = [node.client.submit("p", "visit", mark=str(number)) for number in range(400)]
         node.client.recycle("p")
         futures += [node.client.submit("p", "visit", mark=str(number)) for number in range(400, 800)]
         for future in futures:
-            future.result(timeout=60)
+            future.result(timeout=PATIENCE)
         node.until("worker.recycled", 2)
         assert sorted(visits(recent)[KNOWN:], key=int) == [str(number) for number in range(800)]
 
@@ -115,7 +121,7 @@ def test_workers_are_recycled_under_calls_in_their_hands_without_a_failed_one(tm
 def test_cancels_and_kills_among_calls_that_travel_together_leave_each_one_answer(tmp_path: Path) -> None:
     recent = tmp_path / "recent"
     rounds, calls = 6, 300
-    with broker({"p": {"args": {"recent": str(recent)}, "size": 2, "death_budget": 100, "queue_timeout": 60}}) as node:
+    with broker({"p": {"args": {"recent": str(recent)}, "size": 2, "death_budget": 100}}) as node:
         node.ready("p", 2)
         learn(node)
         choice, answered, lost, cancelled = random.Random(11), 0, 0, 0
@@ -126,7 +132,7 @@ def test_cancels_and_kills_among_calls_that_travel_together_leave_each_one_answe
                 for call in range(calls)
             ]
             await tasks[0]
-            os.kill(choice.choice([w.pid for w in node.status("p").workers if w.pid]), signal.SIGKILL)
+            kill_one(node, choice)
             for task in choice.sample(tasks, calls // 3):
                 task.cancel()
             return await asyncio.gather(*tasks, return_exceptions=True)
@@ -146,7 +152,7 @@ def test_cancels_and_kills_among_calls_that_travel_together_leave_each_one_answe
         assert answered <= len(seen)
         assert answered + lost + cancelled == rounds * calls
         assert lost <= rounds, "a worker took more with it than the call that it ran"
-        node.wait(lambda: node.pool("p").free == 2, "both slots to be free")
+        eventually(lambda: node.pool("p").free == 2, "both slots to be free")
         after = node.client.map("p", "visit", ({"mark": f"after{n}"} for n in range(50)), window=50)
         assert len(list(after)) == 50
         row = node.pool("p")

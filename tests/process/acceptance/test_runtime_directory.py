@@ -6,19 +6,10 @@ import os
 import shutil
 import signal
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 from snakepit.pools.adapters.runtime_directory import RuntimeDirectory
-from tests.brokers import PATIENCE, broker
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    end = time.monotonic() + PATIENCE
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.02)
+from tests.brokers import PATIENCE, broker, eventually
 
 
 def test_a_broker_restores_what_a_cleaner_removes_and_stops_when_its_directory_is_gone() -> None:
@@ -29,7 +20,7 @@ def test_a_broker_restores_what_a_cleaner_removes_and_stops_when_its_directory_i
             (node.runtime / name).unlink()
         for name in ("w", "tmp", "lib"):
             shutil.rmtree(node.runtime / name)
-        wait_until(lambda: all((node.runtime / name).exists() for name in ("lock", "instance", "token")))
+        eventually(lambda: all((node.runtime / name).exists() for name in ("lock", "instance", "token")))
         assert (node.runtime / "token").read_text() == token
         os.kill(node.client.call("one", "pid"), signal.SIGKILL)
         assert node.client.call("one", "echo", value=7) == 7, "its successor starts in directories that are made again"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pytest
 
 from snakepit.pools.adapters.processes.reaper import carriers
 from snakepit.pools.broker.status import BrokerStatus, TemplateStatus
-from tests.brokers import RunningBroker, broker, wait_gone
+from tests.brokers import PATIENCE, RunningBroker, broker, eventually, wait_gone
 
 PRELOADING = {"adapter": "preloading", "size": 2}
 
@@ -22,13 +22,15 @@ def each(node: RunningBroker, command: str, pool: str = "p") -> dict[int, Any]:
     """What every ready worker of a pool answers, by its pid."""
     pids = {worker.pid for worker in node.status(pool).workers if worker.state == "ready"}
     found: dict[int, Any] = {}
-    for _ in range(2000):
-        if found.keys() >= pids:
-            return found
+
+    def all_heard() -> bool:
         for future in [node.client.submit(pool, command) for _ in range(2 * len(pids))]:
-            answer = future.result(timeout=30)
+            answer = future.result(timeout=PATIENCE)
             found[answer["pid"]] = answer
-    raise AssertionError(f"only {found.keys()} of {pids} were heard")
+        return found.keys() >= pids
+
+    eventually(all_heard, f"answers of all of {pids}")
+    return found
 
 
 def template_of(node: RunningBroker, pool: str = "p") -> TemplateStatus:
@@ -68,11 +70,16 @@ def test_a_worker_prints_to_its_own_output_and_logs_there(tmp_path: Path) -> Non
     with broker({"p": PRELOADING}) as node:
         node.ready("p", 2)
         for future in [node.client.submit("p", "announce") for _ in range(20)]:
-            future.result(timeout=30)
-        told = {worker.id: worker.output for worker in node.status("p").workers}
+            future.result(timeout=PATIENCE)
+
+        def printed() -> dict[str, tuple[str, ...]] | None:
+            found = {worker.id: worker.output for worker in node.status("p").workers}
+            return found if sum(map(len, found.values())) >= 40 else None
+
+        told = eventually(printed, "a printed and a logged line for each call")  # read after the call's answer
         for name, lines in told.items():
             assert all(line.endswith(name) for line in lines), "what a sibling printed is here"
-        assert sum(map(len, told.values())) == 40, "a printed and a logged line for each call, none lost, none twice"
+        assert sum(map(len, told.values())) == 40, "none twice"
         assert template_of(node).output == ("native code says hello",), "it waited in a buffer at the fork"
 
 
@@ -92,7 +99,7 @@ def test_killing_the_template_ends_no_worker_and_loses_no_call_and_the_next_star
         assert template_of(node).state == "absent"
         for pipe in pipes:
             pipe.open("wb").close()  # opens once its reader is there
-        assert [future.result(timeout=30) for future in held] == [1, 1]
+        assert [future.result(timeout=PATIENCE) for future in held] == [1, 1]
         victim = pids.pop()
         os.kill(victim, signal.SIGKILL)
         node.until("template.started", 2)
@@ -121,7 +128,7 @@ def test_killing_the_broker_ends_the_template_and_all_workers(tmp_path: Path) ->
         node.ready("p", 4)
         pids = [*node.pids("p"), template_of(node).pid]
         node.process.kill()
-        assert [pid for pid in pids if not wait_gone(pid, 10.0)] == []
+        assert [pid for pid in pids if not wait_gone(pid, PATIENCE)] == []
 
 
 @pytest.mark.parametrize(
@@ -172,7 +179,7 @@ def test_new_code_and_new_definitions_come_by_a_new_template_and_no_call_fails(c
             node.client.recycle("p", reason="new code")
         node.until("worker.recycled", 2)
         after = template_of(node)
-        assert wait_gone(before.pid, 10.0), "no worker needs the old one"
+        assert wait_gone(before.pid, PATIENCE), "no worker needs the old one"
         assert after.pid != before.pid
         assert {origin["loaded_by"] for origin in each(node, "origin").values()} == {after.pid}
         assert not pids & set(node.pids("p"))
@@ -206,18 +213,10 @@ def test_the_pools_memory_is_the_sum_over_workers_and_template() -> None:
             return [worker.memory_mb for worker in found[-1].workers] + [found[-1].pools[0].template.memory_mb]
 
         found: list[BrokerStatus] = []
-        _soon(lambda: min(parts()) > 0)  # all are measured
+        eventually(lambda: min(parts()) > 0)  # all are measured
         measured = parts()
         assert len(measured) == 3
         assert found[-1].pools[0].memory_mb == pytest.approx(sum(measured), abs=0.5)
-
-
-def _soon(question: Callable[[], bool]) -> None:
-    """Ask a live broker until it is so; each question waits for its answer."""
-    for _ in range(20_000):
-        if question():
-            return
-    raise AssertionError("it never came about")
 
 
 @pytest.mark.slow
@@ -233,14 +232,18 @@ def test_a_thousand_killed_workers_leave_no_process() -> None:
         assert len(node.told("worker.died")) == 1000
         assert template_of(node).deaths == 0
         workers = set(node.pids("p"))
-        _soon(lambda: len([pid for pid in carriers(instance) if pid not in workers]) == 1)
-        assert _zombies(node.process.pid) == []
+        eventually(lambda: len([pid for pid in carriers(instance) if pid not in workers]) == 1)
+        eventually(lambda: _zombies(node.process.pid) == [])
 
 
 def _zombies(parent: int) -> list[int]:
     children = [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
-    states = {pid: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] for pid in children}
-    return [pid for pid, state in states.items() if state == "Z"]
+    found = []
+    for pid in children:
+        with suppress(OSError):  # reaped meanwhile
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                found.append(pid)
+    return found
 
 
 def test_arrow_starts_no_thread_that_would_refuse_the_template() -> None:

@@ -12,7 +12,7 @@ import shutil
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,15 +22,15 @@ import pytest
 from snakepit.pools.broker import errors
 from snakepit.pools.broker.status import PoolStatus
 from snakepit.pools.cgroups import usable_cores
-from tests.brokers import RunningBroker, broker
+from tests.brokers import PATIENCE, RunningBroker, broker, eventually
 from tests.conftest import unavailable
 from tests.interpreters import free_threaded
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 SLOTS = 4
-THREADS = {"profile": "thread", "threads": SLOTS, "size": 1, "cancel_grace": 20.0}
+THREADS = {"profile": "thread", "threads": SLOTS, "size": 1, "cancel_grace": PATIENCE}
+LONG = 60.0  # seconds; a call ends long before
 TIMES = 20  # that a token comes to each of two calls
-PATIENCE = 60.0  # a bound for a machine under load, never a wait
 
 SOURCE = """\
 #include <Python.h>
@@ -75,7 +75,7 @@ def test_without_a_gil_the_calls_of_one_worker_run_at_the_same_time_and_the_pool
     with broker({"t": {**THREADS, "python": python}}) as node:
         node.ready("t")
         # A GIL would change hands once in the whole time: what follows is no matter of speed.
-        assert exchange(node, "t", PATIENCE, PATIENCE) == 2 * TIMES
+        assert exchange(node, "t", LONG, LONG) == 2 * TIMES
         row, (worker,) = node.pool("t"), node.status().workers
         assert (row.gil, row.gil_culprit, worker.gil) == ("off", "", "off")
         assert row.parallelism == worker.parallelism > 0
@@ -127,7 +127,7 @@ def test_slots_times_blas_threads_fit_the_cores() -> None:
     thread = {"profile": "thread", "size": 1}
     pools = {"p": {"size": 1}, "one": {**thread, "threads": 1}, "two": {**thread, "threads": 2}}
     with broker({**pools, "said": {**thread, "threads": 2, "env": {"OPENBLAS_NUM_THREADS": "3"}}}) as node:
-        used = {pool: node.client.call(pool, "blas", timeout=60) for pool in (*pools, "said")}
+        used = {pool: node.client.call(pool, "blas", timeout=PATIENCE) for pool in (*pools, "said")}
     assert used == {"p": [1], "one": [cores], "two": [max(1, cores // 2)], "said": [min(3, cores)]}
 
 
@@ -229,7 +229,7 @@ def test_calls_that_are_cancelled_in_a_storm_give_their_slots_back(python: str) 
             for call in calls:
                 call.cancel()
         # As many as there are slots, all inside at once: every slot came back.
-        assert [node.client.call("t", "echo", value=number, timeout=60) for number in range(20)] == list(range(20))
+        assert [node.client.call("t", "echo", value=number) for number in range(20)] == list(range(20))
         check_whole(node, "t", workers=1)
         assert node.pids("t") == pids
         assert node.told("slot.lost") == node.told("worker.killed") == []
@@ -237,14 +237,11 @@ def test_calls_that_are_cancelled_in_a_storm_give_their_slots_back(python: str) 
 
 def check_whole(node: RunningBroker, pool: str, workers: int) -> None:
     """After a storm: as many workers as are wanted, every slot free, no call waits."""
-    for row in rows(node, pool):
-        if row.ready == workers and row.free == row.slots:
-            break
+
+    def whole() -> PoolStatus | None:  # calls that were cancelled end without an event
+        row = node.pool(pool)
+        return row if (row.ready, row.free, row.slots) == (workers, workers * SLOTS, workers * SLOTS) else None
+
+    row: PoolStatus = eventually(whole, "free slots")
     assert (row.slots, row.busy, row.waiting, row.lost) == (workers * SLOTS, 0, 0, 0)
     assert len(node.pids(pool)) == workers
-
-
-def rows(node: RunningBroker, pool: str) -> Iterator[PoolStatus]:
-    """The pool's row, again and again: calls that were cancelled end without an event."""
-    for _ in range(2000):
-        yield node.pool(pool)

@@ -20,11 +20,11 @@ from pathlib import Path
 import pytest
 
 from tests.brokers import PATIENCE, ROOT
+from tests.ports import free_port
 from tests.process.acceptance.test_host_project import (
     LOG_IN,
     Project,
     fetch,
-    free_port,
     make_environment,
     own_environment,
     pip,
@@ -85,7 +85,7 @@ def follow(project: Project, steps: list[tuple[str, str]]) -> None:
                 if not command.startswith("pip "):  # the fixture installed the wheel
                     done = subprocess.run(
                         shlex.split(command), cwd=project.directory, env=project.environment, check=False,
-                        capture_output=True, text=True, timeout=60,
+                        capture_output=True, text=True, timeout=PATIENCE,
                     )  # fmt: skip
                     assert done.returncode == 0, done.stderr
         elif what == "append to":
@@ -125,7 +125,7 @@ def up(project: Project, port: int) -> Iterator[str]:
 def get(port: int, path: str) -> str:
     try:
         asked = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers={"Accept": "text/plain, */*;q=0.1"})
-        with urllib.request.urlopen(asked, timeout=60) as answer:
+        with urllib.request.urlopen(asked, timeout=PATIENCE) as answer:
             text: str = answer.read().decode()
             return text
     except urllib.error.HTTPError as refused:  # with the traceback that the page of an error has
