@@ -15,7 +15,8 @@ import pytest
 
 from snakepit.pools.cli import completion
 from snakepit.pools.cli.main import run
-from tests.brokers import ROOT, RunningBroker, broker
+from tests.brokers import PATIENCE, ROOT, RunningBroker, broker, eventually
+from tests.demo import UNANSWERED
 
 Captured = pytest.CaptureFixture[str]
 
@@ -34,17 +35,30 @@ def address(node: RunningBroker, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_events_are_filtered_by_pool_and_kind(address: str, capsys: Captured) -> None:
-    assert run(["events", "--pool", "p", "--kind", "worker.*", "--json"]) == 0
-    kinds = [json.loads(line)["kind"] for line in capsys.readouterr().out.splitlines()]
+    code, out, _ = told(capsys, "events", "--pool", "p", "--kind", "worker.*", "--json")
+    assert code == 0
+    kinds = [json.loads(line)["kind"] for line in out.splitlines()]
     assert "worker.started" in kinds
     assert all(kind.startswith("worker.") for kind in kinds)
-    assert run(["events", "--pool", "q"]) == 1
-    assert "pool_unknown" in capsys.readouterr().err
-    assert run(["events", "--pool", "p", "--kind", "node.nothing"]) == 0
-    out, err = capsys.readouterr()
-    assert (out, err) == ("", "No such event is among those that the broker has in memory.\n")
-    assert run(["events", "--limit", "1"]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 1
+    code, _, err = told(capsys, "events", "--pool", "q")
+    assert (code, "pool_unknown" in err) == (1, True)
+    nothing = "No such event is among those that the broker has in memory.\n"
+    assert told(capsys, "events", "--pool", "p", "--kind", "node.nothing") == (0, "", nothing)
+    code, out, _ = told(capsys, "events", "--limit", "1")
+    assert (code, len(out.splitlines())) == (0, 1)
+
+
+def told(capsys: Captured, *words: str) -> tuple[int, str, str]:
+    """Exit code, output and errors of a command, once the broker answers it in time."""
+
+    def answered() -> bool:
+        capsys.readouterr()
+        codes.append(run([*words]))
+        return codes[-1] != UNANSWERED
+
+    codes: list[int] = []
+    eventually(answered, f"an answer to {words}")
+    return codes[-1], *capsys.readouterr()
 
 
 def test_follow_goes_on_with_what_happens(node: RunningBroker, address: str) -> None:
@@ -63,19 +77,20 @@ def test_follow_goes_on_with_what_happens(node: RunningBroker, address: str) -> 
         else:
             pytest.fail("the output ended without the death")
         follower.send_signal(signal.SIGINT)
-        assert follower.wait(60) == 0
+        assert follower.wait(PATIENCE) == 0
     finally:
         follower.kill()
         follower.communicate()
-    node.ready("p")
+    node.ready("p", 2)
 
 
 def test_names_are_completed(address: str) -> None:
-    assert completion.complete_pool("") == ["p"]
+    # Nothing, while the broker does not answer in half a second.
+    assert eventually(lambda: completion.complete_pool("")) == ["p"]
     assert completion.complete_pool("x") == []
     assert all(name.startswith("p-") for name in completion.complete_worker("p-"))
     chosen: Any = SimpleNamespace(params={"pool": "p"})
-    assert completion.complete_command(chosen, "ech") == ["echo"]
+    assert eventually(lambda: completion.complete_command(chosen, "ech")) == ["echo"]
 
 
 def test_completion_without_a_broker_is_silent(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:

@@ -9,12 +9,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from snakepit.pools.cli.supervisor import ONE_STOP, Program, Supervisor
+from snakepit.pools.cli import supervisor
+from snakepit.pools.cli.supervisor import Child, Program, Supervisor
 
 ROOT = Path(__file__).parents[3]
 
@@ -39,11 +40,16 @@ def family(output: io.StringIO) -> Iterator[Supervisor]:
         yield family
 
 
-def wait_for_line(child: object, line: str = "up") -> None:
+def wait_for(question: Callable[[], str]) -> str:
     deadline = time.monotonic() + PATIENCE
-    while line not in child.lines:  # type: ignore[attr-defined]
+    while not (answer := question()):
         assert time.monotonic() < deadline
         time.sleep(0.01)
+    return answer
+
+
+def wait_for_line(child: Child, line: str = "up") -> None:
+    wait_for(lambda: line if line in list(child.lines) else "")
 
 
 def test_a_child_that_dies_is_an_event_with_its_last_words(family: Supervisor, output: io.StringIO) -> None:
@@ -73,14 +79,15 @@ def test_children_are_stopped_the_youngest_first(family: Supervisor) -> None:
     children = [family.start(python(name, WAITS)) for name in ("first", "second", "third")]
     for child in children:
         wait_for_line(child)
-    family.stop()
+    family.stop(within=PATIENCE)  # each has its time, also where the machine stops for some seconds
     ended = [family.next(PATIENCE) for _ in children]
     assert [event.child for event in ended if event] == children[::-1]
     assert all(not child.alive for child in children)
 
 
 def test_a_child_that_ignores_sigterm_is_killed_in_time(family: Supervisor) -> None:
-    deaf, polite = family.start(python("deaf", DEAF, patience=0.2)), family.start(python("polite", WAITS))
+    deaf = family.start(python("deaf", DEAF, patience=0.2))
+    polite = family.start(python("polite", WAITS, patience=PATIENCE))
     wait_for_line(deaf)
     wait_for_line(polite)
     family.stop(within=1.0)
@@ -92,7 +99,7 @@ def test_what_a_child_has_started_ends_with_it(family: Supervisor, tmp_path: Pat
     code = f"import subprocess, sys, time; p = subprocess.Popen([sys.executable, '-c', {WAITS!r}]); print(p.pid)"
     child = family.start(python("parent", code + "; sys.stdout.flush(); time.sleep(600)"))
     wait_for_line(child)
-    grandchild = int(next(line for line in child.lines if line.isdigit()))
+    grandchild = int(wait_for(lambda: next((line for line in child.lines if line.isdigit()), "")))
     family.stop()
     deadline = time.monotonic() + PATIENCE
     while running(grandchild):
@@ -117,7 +124,8 @@ def test_the_lines_of_children_keep_their_name_and_order(family: Supervisor, out
     assert len(lines) == 400
 
 
-def test_signals_become_events_and_a_later_one_hurries(family: Supervisor) -> None:
+def test_signals_become_events_and_a_later_one_hurries(family: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "ONE_STOP", 3600.0)  # the second one comes before, however slow the machine is
     before = signal.getsignal(signal.SIGTERM)
     with family.signals():
         os.kill(os.getpid(), signal.SIGTERM)
@@ -127,9 +135,10 @@ def test_signals_become_events_and_a_later_one_hurries(family: Supervisor) -> No
         os.kill(os.getpid(), signal.SIGTERM)
         assert family.next(PATIENCE)
         assert not family.hurried
+        monkeypatch.setattr(supervisor, "ONE_STOP", 0.5)
         deaf = family.start(python("deaf", DEAF, patience=3600))
         wait_for_line(deaf)
-        threading.Timer(ONE_STOP + 0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+        threading.Timer(0.6, os.kill, (os.getpid(), signal.SIGINT)).start()
         family.stop(within=3600)
         assert family.hurried
     assert signal.getsignal(signal.SIGTERM) is before

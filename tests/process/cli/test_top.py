@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
@@ -24,7 +25,7 @@ from tests.process.contract.fake_broker import FakeBroker
 from tests.statuses import status
 
 ROOT = Path(__file__).parents[3]
-PATIENCE = 30.0  # a bound for a machine under load, never a wait
+PATIENCE = 120.0  # a bound for a machine under load, never a wait
 Captured = pytest.CaptureFixture[str]
 NODE = {"name": "n1", "problems": ("x: size",)}
 
@@ -108,7 +109,7 @@ def test_without_a_broker_the_frame_reports_it_and_the_exit_code_is_3(
 ) -> None:
     monkeypatch.setenv("SNAKEPIT_ADDRESS", str(tmp_path / "none.sock"))
     assert run(["top", "--once"]) == 3
-    assert "no broker has answered for 0 s" in capsys.readouterr().out
+    assert re.search(r"no broker has answered for \d+ s", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize("how", ["key", "signal"])
@@ -128,7 +129,8 @@ def test_a_terminal_is_given_back_as_it_was(how: str, broker: FakeBroker) -> Non
         else:
             child.send_signal(signal.SIGINT)
         said = read_until(outer, b"\x1b[?1049l")
-        assert b"\x1b[?25h" in said + read_rest(outer)
+        if (shown := b"\x1b[?25h") not in said:
+            read_until(outer, shown)
         assert child.wait(PATIENCE) == 0
         assert termios.tcgetattr(inner) == before
     finally:
@@ -143,11 +145,4 @@ def read_until(terminal: int, mark: bytes) -> bytes:
         assert left > 0, said[-2000:]
         if select.select([terminal], [], [], left)[0]:
             said += os.read(terminal, 65536)
-    return said
-
-
-def read_rest(terminal: int) -> bytes:
-    said = b""
-    while select.select([terminal], [], [], 0.2)[0]:
-        said += os.read(terminal, 65536)
     return said
