@@ -19,7 +19,7 @@ SETTINGS = """
 INSTALLED_APPS += ["ninja", "snakepit.pools", "shop"{more}]
 SNAKEPIT = {{
     "ADAPTERS": {{"django": "snakepit.pools.django_tasks.adapter.DjangoTasks"}},
-    "POOLS": {{"models": {{"adapter": "django", "size": 1}}}},
+    "POOLS": {{"models": {{"adapter": "django", "size": 1, "queue_timeout": 120.0}}}},
     "WORKER_ENV": ["DJANGO_SETTINGS_MODULE"],
 }}
 TASKS = {{"default": {{

@@ -71,7 +71,7 @@ def test_the_curl_line_of_the_readme_answers(demo: Demo) -> None:
     key = demo.line(r"Authorization: Bearer (snk_[\w-]+)")[1]
     command = commands(README, "curl ")[0].replace("http://127.0.0.1:8000", demo.url)
     done = subprocess.run(
-        command, shell=True, env={**os.environ, "SNAKEPIT_KEY": key}, capture_output=True, text=True, timeout=60,
+        command, shell=True, env={**os.environ, "SNAKEPIT_KEY": key}, capture_output=True, text=True, timeout=PATIENCE,
         check=True,
     )  # fmt: skip
     assert '"result":78498' in done.stdout
@@ -86,7 +86,7 @@ def test_the_python_block_of_the_readme_runs_beside_the_demo(demo: Demo) -> None
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -126,7 +126,7 @@ class Service:
             self.process.wait(PATIENCE)
         finally:
             self.process.kill()
-            self._reader.join(10)
+            self._reader.join(PATIENCE)
 
 
 @contextmanager

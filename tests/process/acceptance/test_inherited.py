@@ -31,7 +31,7 @@ SNAKEPIT = {
     "RUNTIME_DIR": {runtime!r},
     "WORKER_PATH": [{home!r}],
     "ADAPTERS": {"looks": "looks.Looks"},
-    "POOLS": {"looks": {"adapter": "looks", "size": 1}},
+    "POOLS": {"looks": {"adapter": "looks", "size": 1, "queue_timeout": 120.0}},
 }
 """
 ADAPTER = """
