@@ -27,6 +27,7 @@ from snakepit.workers.buffers import ATTACHMENT
 from snakepit.workers.schema import signature, typed
 from snakepit.workers.schema.value import encode_json
 from snakepit.workers.wire.worker_pb2 import Command, Delivery
+from tests.brokers import PATIENCE
 
 POOL = "echo"
 
@@ -367,7 +368,7 @@ class FakeBroker:
         self.thread = threading.Thread(target=self._serve, name="fake-broker")
         self.up = threading.Event()
         self.thread.start()
-        assert self.up.wait(10)
+        assert self.up.wait(PATIENCE)
         return self
 
     def _serve(self) -> None:
@@ -426,9 +427,9 @@ class FakeBroker:
         async def reading() -> Any:
             return read()
 
-        return asyncio.run_coroutine_threadsafe(reading(), self.loop).result(10)
+        return asyncio.run_coroutine_threadsafe(reading(), self.loop).result(PATIENCE)
 
     def stop(self) -> None:
         self.loop.call_soon_threadsafe(self.ending.set)
-        self.thread.join(10)
+        self.thread.join(PATIENCE)
         assert not self.thread.is_alive()

@@ -24,6 +24,7 @@ from snakepit.pools.broker.errors import BrokerError
 from snakepit.pools.client import connect, loop_thread
 
 TRIES = 6
+PATIENCE = 60.0  # a bound for a machine under load, never a wait
 
 
 @dataclass
@@ -112,13 +113,25 @@ def is_open(number: int) -> bool:
     return True
 
 
+def end_loops() -> None:
+    """End every loop of the client, and wait until each has closed its descriptors.
+
+    The client waits a bounded time. A descriptor that is closed later makes its number free in the middle of a try.
+    """
+    loop_thread.stop()
+    for loop in loop_thread._alive.copy():
+        assert loop.thread is not None
+        loop.thread.join(PATIENCE)
+        assert not loop.thread.is_alive()
+    gc.collect()
+
+
 def main(address: str, kind: str) -> None:
     kept: list[Foreign] = []
     for index in count():
-        loop_thread.stop()  # the next call makes all descriptors anew
-        gc.collect()
+        end_loops()  # the next call makes all descriptors anew
         before = descriptors()
-        client = connect(address)
+        client = connect(address, connect_timeout=PATIENCE)
         client.call("echo", "echo", {"value": 1})
         own = sorted(descriptors() - before)
         if index >= len(own):
@@ -131,8 +144,7 @@ def main(address: str, kind: str) -> None:
         at_first = one.state()
         ends = calls(client)
         client.close()
-        loop_thread.stop()
-        gc.collect()
+        end_loops()
         try:
             now = one.state()
         except OSError as error:
@@ -145,7 +157,7 @@ def calls(client: Any) -> list[str]:
     ends: list[str] = []
     while len(ends) < TRIES and (not ends or ends[-1] != "result"):
         try:
-            client.call("echo", "echo", {"value": 2}, timeout=60)
+            client.call("echo", "echo", {"value": 2}, timeout=600)
             ends.append("result")
         except BrokerError as error:
             ends.append(error.code)

@@ -42,7 +42,7 @@ class Echo(Adapter):
     @command
     def mute(self, call: Context) -> None:
         self.seen.running.set()
-        call.wait(60)
+        call.wait(3600)
         self.seen.was_cancelled("mute")
         call.raise_if_cancelled()
 

@@ -23,6 +23,7 @@ from snakepit.pools.adapters.network.tls import TlsFiles
 from snakepit.pools.client import Tls
 from snakepit.testing.pools import Pools
 from snakepit.workers.transport.grpclib_connections import server_configuration
+from tests.brokers import PATIENCE
 from tests.certificates import Authority
 from tests.process.contract.fake_broker import POOL
 from tests.process.contract.kit_broker import FIELDS, KitBroker
@@ -95,7 +96,7 @@ class NetworkBroker(KitBroker):
             work()
             await asyncio.sleep(0)  # the cancelled tasks of the listener end in this turn
 
-        asyncio.run_coroutine_threadsafe(turn(), self.local.loop).result(10)
+        asyncio.run_coroutine_threadsafe(turn(), self.local.loop).result(PATIENCE)
 
 
 class CountedService(BrokerService):

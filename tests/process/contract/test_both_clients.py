@@ -25,9 +25,9 @@ KEYS: dict[str, dict[str, Any]] = {
     "snk_limited": {"scopes": ["run"], "limits": {"calls_per_second": 0.001, "calls_burst": 1}},
 }
 POOLS: dict[str, Any] = {
-    "one": {"size": 1, "cancel_grace": 5.0, "min_lifetime": 0.0, "max_payload": 8 * 2**20},
+    "one": {"size": 1, "cancel_grace": PATIENCE, "min_lifetime": 0.0, "max_payload": 8 * 2**20},
     "many": {"size": 3},
-    "narrow": {"size": 1, "queue_limit": 0, "cancel_grace": 5.0},
+    "narrow": {"size": 1, "queue_limit": 0, "cancel_grace": PATIENCE},
     "small": {"size": 1, "max_payload": 4096},
 }
 

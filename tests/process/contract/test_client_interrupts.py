@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,9 +28,9 @@ from tests.process.contract.foreign_files import KINDS
 
 ROOT = Path(__file__).parents[3]
 TRACED = ("pools/client/", "workers/transport/", "asyncio/", "selectors.py")
-DEADLINE = 20.0  # seconds; a client that works needs some milliseconds
+DEADLINE = 60.0  # seconds; a client that works needs some milliseconds
 STEP = int(os.environ.get("STEP", "17"))  # of the instructions; `make interrupts` interrupts at each of them
-SPARE = 10  # descriptors: the broker is in this process, too, and closes its ends a little later
+SPARE = 10  # descriptors that may be open for other reasons
 ROUNDS = 4_000 // STEP  # of the tests with a real signal
 END = 60_000
 
@@ -80,6 +81,14 @@ def open_descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
+def until(question: Callable[[], bool]) -> None:
+    """Wait for what other threads do a little later, such as the broker, which is in this process, too."""
+    end = time.monotonic() + DEADLINE
+    while not question():
+        assert time.monotonic() < end
+        time.sleep(0.001)
+
+
 def wait_for_the_end_of_other_loops() -> None:
     """The background thread of a loop that was given up ends by itself."""
     for loop in loop_thread._alive.copy() - set(loop_thread.all_loops()):
@@ -97,7 +106,7 @@ def broker(tmp_path: Path) -> Iterator[FakeBroker]:
 
 @pytest.fixture
 def client(broker: FakeBroker) -> Iterator[Client]:
-    with connect(broker.address) as client:
+    with connect(broker.address, connect_timeout=DEADLINE) as client:
         yield client
     gc.collect()  # what interrupts left behind is reported here and in no later test
 
@@ -139,7 +148,7 @@ def test_a_call_that_is_interrupted_at_any_instruction_leaves_a_client_that_work
     else:
         pytest.fail("the work has more instructions than were tried")
     wait_for_the_end_of_other_loops()
-    assert open_descriptors() < before + SPARE
+    until(lambda: open_descriptors() < before + SPARE)
 
 
 @pytest.mark.parametrize("interval", [0.0, 0.0001], ids=["once", "again and again"])
@@ -173,7 +182,7 @@ def test_calls_that_a_timer_interrupts_end_at_once_and_calls_of_other_threads_en
         assert not other.is_alive()
     assert seen <= {"broker_unreachable"}
     wait_for_the_end_of_other_loops()
-    assert open_descriptors() < before + SPARE
+    until(lambda: open_descriptors() < before + SPARE)
 
 
 @contextmanager
@@ -322,7 +331,7 @@ def test_closed_coroutines_and_cancelled_tasks_leave_nothing_behind(
     client.status()
     gc.collect()
     loop = loop_thread.at_level(0)
-    assert [session._pending for session in loop.open_sessions.copy()] == [{}]
+    until(lambda: [session._pending for session in loop.open_sessions.copy()] == [{}])  # an earlier test's ends later
     assert [record for record in caplog.records if record.name == "asyncio" and record.levelname == "ERROR"] == []
 
 
@@ -355,11 +364,12 @@ def test_a_callback_of_a_future_that_calls_gets_its_answer(client: Client) -> No
 LAST_CALL = """
 import os, sys
 from snakepit.pools.broker.errors import BrokerUnreachable
-from snakepit.pools.client import connect
+from snakepit.pools.client import connect, loop_thread, session
+session.GOODBYE = session.END_GRACE = loop_thread.STOP_TIMEOUT = 60  # it is not the bounds that are tested
 
 class Last:
     def __init__(self):
-        self.client = connect(sys.argv[1])
+        self.client = connect(sys.argv[1], connect_timeout=60)
         if len(sys.argv) > 2:
             self.client.call("echo", "echo", a=1)
     def __del__(self, BrokerUnreachable=BrokerUnreachable, write=os.write):
@@ -389,13 +399,13 @@ import os, sys, time
 from snakepit.pools.broker.errors import BrokerUnreachable
 from snakepit.pools.client import connect
 
-client = connect(sys.argv[1])
+client = connect(sys.argv[1], connect_timeout=60)
 client.call("echo", "echo", a=1)
 time.sleep(float(sys.argv[2]))  # the background thread then waits on the descriptors
 os.closerange(3, 256)
 for _ in range(4):
     try:
-        print(client.call("echo", "echo", {"a": 2}, timeout=60))
+        print(client.call("echo", "echo", {"a": 2}, timeout=600))
     except BrokerUnreachable as error:
         print(error.code)
 """
@@ -406,7 +416,7 @@ def test_after_the_process_closed_all_descriptors_calls_end_typed_and_the_next_o
     broker: FakeBroker, idle: str
 ) -> None:
     command = [sys.executable, "-c", CLOSES_ALL, broker.address, idle]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=50)  # less than a deadline
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)  # less than a deadline
     lines = done.stdout.splitlines()
     assert lines[-1] == "{'a': 2}", done.stdout + done.stderr
     assert set(lines) <= {"{'a': 2}", "broker_unreachable"}

@@ -20,6 +20,7 @@ from snakepit.pools.client.loop_thread import at_level
 from snakepit.pools.client.session import session_on
 from snakepit.pools.client.streams import Stream
 from snakepit.workers.wire.worker_pb2 import Delivery
+from tests.brokers import PATIENCE
 from tests.process.contract.fake_broker import POOL, FakeBroker
 from tests.process.contract.test_client import ROOT, nothing_sent
 
@@ -33,7 +34,7 @@ def broker(tmp_path: Path) -> Iterator[FakeBroker]:
 
 @pytest.fixture
 def client(broker: FakeBroker) -> Iterator[Client]:
-    with connect(broker.address) as client:
+    with connect(broker.address, connect_timeout=PATIENCE) as client:
         yield client
 
 
@@ -52,7 +53,7 @@ def test_the_result_of_a_lone_call_arrives_in_the_reply_socket_with_its_timing(
 ) -> None:
     answer = client.execute(POOL, "echo", a=1)
     assert answer == Answer({"a": 1}, answer.call, "echo-1", 0.25, 0.5)
-    assert client.submit(POOL, "echo", a=2).result(10) == {"a": 2}
+    assert client.submit(POOL, "echo", a=2).result(PATIENCE) == {"a": 2}
     assert broker.delivered == 2
 
 
@@ -63,7 +64,7 @@ def test_a_lone_call_of_an_event_loop_is_answered_in_the_reply_socket(client: Cl
 
 def test_a_call_beside_another_one_and_bytes_come_through_the_broker(client: Client, broker: FakeBroker) -> None:
     with_company = client.submit(POOL, "mute")
-    assert broker.running.wait(10)
+    assert broker.running.wait(PATIENCE)
     assert client.call(POOL, "echo", a=1) == {"a": 1}
     with_company.cancel()
     assert client.call(POOL, "raw", data=b"\x00") == b"\x00"
@@ -94,12 +95,12 @@ def test_a_reply_socket_ignores_nonsense_and_results_that_no_call_waits_for(clie
 
 def test_a_result_that_is_delivered_twice_answers_once(client: Client, broker: FakeBroker) -> None:
     running = client.submit(POOL, "slow", value="real")
-    assert broker.running.wait(10)
+    assert broker.running.wait(PATIENCE)
     (ref,) = session_on(at_level(0), client.target)._pending
     (path,) = reply_sockets(broker.path.parent)
     delivery = Delivery(ref=ref, json=b'"first"').SerializeToString()
     put(path, delivery, delivery)
-    assert running.result(10) == "first"
+    assert running.result(PATIENCE) == "first"
     broker.release()  # and the broker's own answer comes too late
     assert client.call(POOL, "echo", a=1) == {"a": 1}
 
@@ -113,7 +114,9 @@ def test_a_delivery_after_the_deadline_is_ignored(client: Client, broker: FakeBr
     assert client.call(POOL, "echo", a=1) == {"a": 1}
 
 
-def test_a_session_has_one_reply_socket_and_removes_it_at_its_end(client: Client, broker: FakeBroker) -> None:
+def test_a_session_has_one_reply_socket_and_removes_it_at_its_end(
+    client: Client, broker: FakeBroker, patient_end: None
+) -> None:
     client.call(POOL, "echo")
     assert len(reply_sockets(broker.path.parent)) == 1
     client.close()
@@ -125,8 +128,9 @@ def test_a_session_has_one_reply_socket_and_removes_it_at_its_end(client: Client
 FORKED = """
 import os, sys
 from pathlib import Path
-from snakepit.pools.client import connect
-client = connect(sys.argv[1])
+from snakepit.pools.client import connect, loop_thread, session
+session.GOODBYE = session.END_GRACE = loop_thread.STOP_TIMEOUT = 60  # it is not the bounds that are tested
+client = connect(sys.argv[1], connect_timeout=60)
 client.call("echo", "echo", a=1)
 reply_sockets = lambda: len(list(Path(sys.argv[1]).parent.glob("r-*")))
 child = os.fork()
@@ -154,7 +158,7 @@ def test_where_no_reply_socket_can_be_all_answers_come_through_the_broker(
     broker: FakeBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("snakepit.pools.client.direct_reply.LONGEST_PATH", 10)
-    with connect(broker.address, broker.token) as client:
+    with connect(broker.address, broker.token, connect_timeout=PATIENCE) as client:
         assert client.call(POOL, "echo", a=1) == {"a": 1}
     assert broker.delivered == 0
     assert not reply_sockets(broker.path.parent)
@@ -203,6 +207,6 @@ def test_a_killed_client_leaves_its_reply_socket_for_the_broker_to_remove(broker
         (path,) = reply_sockets(broker.path.parent)
         child.kill()
     assert path.exists()
-    with connect(broker.address) as client:  # and the next one has another name
+    with connect(broker.address, connect_timeout=PATIENCE) as client:  # and the next one has another name
         assert client.call(POOL, "echo", a=1) == {"a": 1}
         assert len(reply_sockets(broker.path.parent)) == 2

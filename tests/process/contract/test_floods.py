@@ -112,7 +112,7 @@ def test_a_flood_ends_its_connection_and_no_other_one(
 ) -> None:
     monkeypatch.setattr(connections, "PINGS", 50)  # a second: a busy machine sends more of them, too
     monkeypatch.setattr(connections, "CANCELS", 1)
-    with connect(broker.address, **broker.options) as client:
+    with connect(broker.address, connect_timeout=PATIENCE, **broker.options) as client:
         assert client.call(POOL, "echo", a=1) == {"a": 1}
         peer = Peer(broker, key)
         # In a thread of its own: CPython 3.14 reports a failed write of one TLS connection again, at the next read of

@@ -50,7 +50,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def node(recent: Path, files: dict[str, str]) -> Iterator[RunningBroker]:
     environment = {**os.environ, "LISTEN_CONFIG": files["LISTEN_CONFIG"]}
-    pools = {"one": {"size": 1, "cancel_grace": 5.0, "args": {"recent": str(recent)}}}
+    pools = {"one": {"size": 1, "cancel_grace": PATIENCE, "args": {"recent": str(recent)}}}
     with broker(pools, env=environment) as running:
         running.ready("one")
         yield running

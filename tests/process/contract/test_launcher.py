@@ -22,7 +22,7 @@ from snakepit.pools.broker.ports import Assignment, LaunchOrder
 from snakepit.pools.broker.spec import PoolSpec
 from tests.process.contract.test_ports import ReportLog
 
-PATIENCE = 30.0  # a bound for a machine under load, never a wait
+PATIENCE = 60.0  # a bound for a machine under load, never a wait
 ADAPTER = """\
 import os, sys
 from snakepit.workers import Adapter, command

@@ -46,7 +46,7 @@ from tests.fakes import FakeLauncher, FakeLinker, FakeProcess, FixedDefinitions,
 from tests.memory_cgroup import MemoryCgroup, Missing, memory_cgroup
 from tests.statuses import status, worker
 
-PATIENCE = 30.0  # a bound for a machine under load, never a wait
+PATIENCE = 60.0  # a bound for a machine under load, never a wait
 
 
 # Launcher and Link

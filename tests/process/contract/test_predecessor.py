@@ -24,7 +24,7 @@ from snakepit.pools.adapters.runtime_directory import (
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are found in /proc")
 
-PATIENCE = 30.0  # a bound for a machine under load, never a wait
+PATIENCE = 60.0  # a bound for a machine under load, never a wait
 
 
 @pytest.fixture

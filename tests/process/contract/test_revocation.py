@@ -76,7 +76,8 @@ def test_a_certificate_that_a_list_revokes_is_refused_and_its_connections_end(si
         error = refused(revoked)
         assert "the client's certificate is revoked" in error.message
         assert error.details["side"] == "client"
-        site.until(lambda now: now.refused == {"certificate_removed": 1, "certificate_revoked": 1})
+        # A client of another run, whose broker had this port, may be refused for another reason.
+        site.until(lambda now: [now.refused.get(f"certificate_{why}") for why in ("removed", "revoked")] == [1, 1])
         accepted = site.status().accepted
         assert other.call(POOL, "echo", a=2) == {"a": 2}
         assert site.status().accepted == accepted  # on the connection that it has

@@ -90,7 +90,7 @@ def recent(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def node(recent: Path) -> Iterator[RunningBroker]:
     pools = {
-        "one": {"size": 1, "cancel_grace": 5.0, "max_payload": 2048, "args": {"recent": str(recent)}},
+        "one": {"size": 1, "cancel_grace": PATIENCE, "max_payload": 2048, "args": {"recent": str(recent)}},
         "paused": {"size": 1, "paused": True},
         "none": {"size": 1, "queue_limit": 0, "adapter": "slow", "args": {"path": str(recent.parent / "pipe")}},
     }
@@ -126,7 +126,10 @@ def test_a_call_without_a_request_gets_an_error(stranger: Stranger, method: str)
 
 def test_the_limits_of_a_caller_hold_over_all_clients(stranger: Stranger, node: RunningBroker) -> None:
     limits = Limits(calls_per_second=0.001, calls_burst=3)
-    with connect(f"{node.runtime}/broker.sock") as client, acting_for(CallerIdentity("snk_1", "ada", limits)):
+    with (
+        connect(f"{node.runtime}/broker.sock", connect_timeout=PATIENCE) as client,
+        acting_for(CallerIdentity("snk_1", "ada", limits)),
+    ):
         answer = client.execute("one", "echo", value=1)
         assert (answer.value, answer.calls_left) == (1, 2)
         assert list(client.stream("one", "count", to=2)) == [0, 1]
@@ -140,7 +143,7 @@ def test_the_limits_of_a_caller_hold_over_all_clients(stranger: Stranger, node: 
     assert metadata["snakepit-code"] == "limit_reached"
     assert json.loads(metadata["snakepit-details"]) == {"limit": "calls_per_second", "value": 0.001, "of": "key"}
     assert 900 < float(metadata["snakepit-retry-after"]) <= 1000
-    with connect(f"{node.runtime}/broker.sock") as client:
+    with connect(f"{node.runtime}/broker.sock", connect_timeout=PATIENCE) as client:
         (quota,) = [one for one in client.status().quotas if one.of == "key"]
         assert (quota.name, quota.accepted, quota.refused, quota.in_flight) == ("snk_1", 3, 1, 0)
         assert client.call("one", "echo", value=2) == 2  # a client without an identity has no such limit
@@ -356,7 +359,7 @@ def test_a_client_that_walks_away_from_a_stream_stops_the_generator(stranger: St
     chunks = stranger.stream(pb.ExecuteRequest(pool="one", command="count", arguments='{"to": 1000000}'))
     assert [next(chunks).json for _ in range(3)] == ["0", "1", "2"]
     chunks.cancel()
-    assert stranger.execute("one", "echo", timeout=20.0, value=1).json == "1"  # its slot is free again
+    assert stranger.execute("one", "echo", timeout=PATIENCE, value=1).json == "1"  # its slot is free again
     lines = recent.read_text().splitlines()[len(before) :]
     assert lines.count("closed") == 1
     assert len(lines) < 500, "the generator ran far ahead of its reader"
@@ -371,7 +374,7 @@ def test_a_client_that_walks_away_from_a_call_frees_its_slot(stranger: Stranger)
         if any(worker.calls for worker in status.workers):
             break
     running.cancel()
-    assert stranger.execute("one", "echo", timeout=20.0, value=1).json == "1"
+    assert stranger.execute("one", "echo", timeout=PATIENCE, value=1).json == "1"
 
 
 @pytest.mark.parametrize("method", ["Execute", "ExecuteStream", "Session"])
@@ -448,8 +451,8 @@ def test_removing_a_pool_lets_its_running_calls_finish(tmp_path: Path) -> None:
         assert not wait_gone(pid, 2.2), "it was taken for an orphan"
         with open(pipe, "wb"):
             pass
-        assert held.result(timeout=30) == 1
-        assert wait_gone(pid, 10)
+        assert held.result(PATIENCE) == 1
+        assert wait_gone(pid, PATIENCE)
 
 
 # The service over fakes, in this process: where the limits can be made small.

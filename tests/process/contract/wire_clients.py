@@ -66,7 +66,9 @@ class Ours:
             tls = Tls(files["CA"], files["CERT"], files["KEY"])
             self._client: Client = connect(place.address, tls=tls, key=place.key, connect_timeout=PATIENCE)
         else:
-            self._client = connect(str(place.runtime / "broker.sock"), token=place.key or None)
+            self._client = connect(
+                str(place.runtime / "broker.sock"), token=place.key or None, connect_timeout=PATIENCE
+            )
 
     def close(self) -> None:
         self._client.close()

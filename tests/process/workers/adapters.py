@@ -94,7 +94,7 @@ class Busy(Adapter):
     @command
     def meet(self) -> int:
         """Returns when `parties` calls are in here at once."""
-        return self.barrier.wait(20)
+        return self.barrier.wait(60)
 
     @command
     def count(self) -> int:
@@ -103,7 +103,7 @@ class Busy(Adapter):
             self.running += 1
             self.most = max(self.most, self.running)
         try:
-            self.barrier.wait(20)
+            self.barrier.wait(60)
         finally:
             with self.lock:
                 self.running -= 1
@@ -113,7 +113,7 @@ class Busy(Adapter):
     def hold(self, ctx: Context) -> str:
         """Runs until it is cancelled."""
         ctx.log("holding")
-        if ctx.wait(20):
+        if ctx.wait(3600):
             self.mark("let go")
             ctx.raise_if_cancelled()
         return "not cancelled"
@@ -122,14 +122,14 @@ class Busy(Adapter):
     def insist(self, ctx: Context) -> str:
         """Returns a result although it was cancelled."""
         ctx.log("holding")
-        ctx.wait(20)
+        ctx.wait(3600)
         return "finished"
 
     @command
     async def ahold(self, ctx: Context) -> str:
         ctx.log("holding")
         try:
-            await asyncio.sleep(20)
+            await asyncio.sleep(3600)
         except asyncio.CancelledError:
             self.mark("cancelled")
             raise

@@ -26,7 +26,7 @@ from snakepit.workers.wire.worker_grpc import WorkerStub
 
 ROOT = pathlib.Path(__file__).parents[3]
 HERE = pathlib.Path(__file__).parent
-PATIENCE = 30.0  # a bound for a machine under load, never a wait
+PATIENCE = 60.0  # a bound for a machine under load, never a wait
 
 
 class Process:

@@ -92,7 +92,7 @@ def test_without_a_reply_socket_that_takes_it_the_result_goes_to_the_broker(
 def bound(path: Path) -> socket.socket:
     made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     made.bind(str(path))
-    made.settimeout(10)
+    made.settimeout(60)
     return made
 
 

@@ -573,9 +573,14 @@ def test_a_worker_whose_broker_disconnects_exits(tmp_path, command):
                     await link.next("log")
             return await asyncio.to_thread(process.exit_code)
 
-    assert asyncio.run(leave()) == 4
-    assert (tmp_path / "teardown").exists() == (command != "spin")
-    assert (tmp_path / "let go").exists() == (command == "hold")
+    left = {name for name, does in {"teardown": command != "spin", "let go": command == "hold"}.items() if does}
+    for _ in range(5):  # it has a second, which a machine that stands still may take away
+        assert asyncio.run(leave()) == 4
+        found = {name for name in ("teardown", "let go") if (tmp_path / name).exists()}
+        assert found <= left
+        if found == left:
+            return
+    pytest.fail(f"the worker never left {left}")
 
 
 @pytest.mark.parametrize("switch", SWITCHES)
@@ -654,7 +659,7 @@ def test_a_worker_dies_with_its_parent(tmp_path):
                 worker_fd = os.pidfd_open(link.hello.pid)
                 os.kill(process.pid, signal.SIGKILL)
                 gone = asyncio.get_running_loop().create_future()
-                asyncio.get_running_loop().add_reader(worker_fd, gone.set_result, True)
+                asyncio.get_running_loop().add_reader(worker_fd, lambda: gone.done() or gone.set_result(True))
                 try:
                     return await asyncio.wait_for(gone, harness.PATIENCE)
                 finally:
