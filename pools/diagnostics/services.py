@@ -23,17 +23,19 @@ from snakepit.pools.diagnostics.facts import (
     TransportFacts,
     Unknown,
 )
+from snakepit.pools.diagnostics.transport_watch import ping
 from snakepit.pools.jobs import limits, messages
 from snakepit.pools.jobs.bounded_thread import BoundedThread, Hangs
 from snakepit.pools.models import ApiKey, Job, Node, Pool, schema
 from snakepit.pools.models.moments import utc_now
 from snakepit.pools.models.states import QUEUED
 
-REACH = 3.0  # seconds for the message transport to answer
+REACH = 3.0  # seconds for the message transport to answer a ping
 PING = 1.5  # seconds that Celery workers have to answer
 PATIENCE = 10.0  # seconds for all questions; a frozen server keeps its connections open, and no time-out ends them all
 
 asker = BoundedThread("snakepit-doctor", "message transport", PATIENCE)
+pinger = BoundedThread("snakepit-doctor-ping", "message transport", REACH)
 
 
 def database() -> DatabaseFacts | Unknown:
@@ -140,6 +142,8 @@ def transport() -> TransportFacts | Unknown:
         why = "messages are files: Celery workers cannot be asked through them"
         return TransportFacts(url=url, scheme=scheme, workers=Unknown(why))
     try:
+        connection.transport  # noqa: B018  # its import may take seconds, which are no silence of the server
+        pinger.run(functools.partial(ping, connection.clone(), REACH))
         known = asker.run(functools.partial(_ask, app, connection, scheme))
     except Hangs as error:
         return TransportFacts(url=url, scheme=scheme, error=str(error))

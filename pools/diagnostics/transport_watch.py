@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass
+from typing import Any
 
 from snakepit.pools.jobs import messages
 from snakepit.pools.jobs.bounded_thread import BoundedThread
@@ -72,9 +73,14 @@ def _ask() -> str:
     connection = app.connection_for_write()
     if str(connection.transport_cls).partition(":")[0] == "filesystem":
         return ""
-    with connection:
-        connection.ensure_connection(max_retries=0, timeout=PATIENCE)
-        client = getattr(connection.default_channel, "client", None)
-        if client is not None and hasattr(client, "ping"):  # Redis: a frozen server accepts connections
-            client.ping()
+    ping(connection, PATIENCE)
     return ""
+
+
+def ping(connection: Any, patience: float) -> None:
+    """Connect and close. `patience` bounds the connecting alone: a frozen server accepts it and answers nothing."""
+    with connection:
+        connection.ensure_connection(max_retries=0, timeout=patience)
+        client = getattr(connection.default_channel, "client", None)
+        if client is not None and hasattr(client, "ping"):  # Redis
+            client.ping()

@@ -16,6 +16,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
+STEPS = 5  # of one wait: a machine that stops for seconds uses up one of them, and the service has the others
+
 
 class Hangs(Exception):
     """The work did not end in time."""
@@ -46,13 +48,14 @@ class BoundedThread:
                 threading.Thread(target=self._serve, args=(self._work,), name=self._name, daemon=True).start()
         future: Future[Any] = Future()
         self._work.put((work, future))
-        try:
-            return future.result(self.patience)
-        except TimeoutError:
-            if future.done():  # the error is that of `work`
-                raise
-            future.cancel()
-            raise self._error() from None
+        for _ in range(STEPS):
+            try:
+                return future.result(self.patience / STEPS)
+            except TimeoutError:
+                if future.done():  # just now, or the error is that of `work`
+                    return future.result()
+        future.cancel()
+        raise self._error()
 
     def _error(self) -> Hangs:
         return Hangs(f"the {self._service} did not answer within {self.patience:g} s")

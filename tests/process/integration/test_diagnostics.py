@@ -222,10 +222,11 @@ def test_a_message_transport_that_is_away_is_an_error_without_its_password(monke
     assert "secret" not in found.url + found.error
 
 
-def test_a_message_transport_that_is_frozen_holds_the_report_for_a_bounded_time(
+def test_a_message_transport_that_is_frozen_holds_the_report_for_one_short_question(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(services, "asker", BoundedThread("doctor-test", "message transport", 0.2))
+    monkeypatch.setattr(services, "pinger", BoundedThread("doctor-test", "message transport", 0.2))
+    monkeypatch.setattr(services, "_ask", lambda *_: pytest.fail("it has not answered a shorter question"))
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()  # the kernel accepts connections, and nothing answers
