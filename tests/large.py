@@ -93,6 +93,11 @@ class Large(Adapter):
         self.kept = value
 
     @command
+    def kept_and(self, value: Any) -> tuple[float, float]:
+        """The sums of the value that `keep` holds, and of this one."""
+        return float(self.kept.sum()), float(value.sum())
+
+    @command
     def slow(self, size: int, seconds: float, value: Any = None) -> Any:
         time.sleep(seconds)
         return np.ones(size // 8)

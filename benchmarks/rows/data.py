@@ -82,7 +82,7 @@ def _bare(contestants: Contestants) -> Measured:
     bare, peer = medians(
         lambda: files.array_of(size), lambda: executor.submit(array_of, size).result(), COUNTS["100MB"]
     )
-    return Measured(bare, peer, note="nothing of this project: what the kernel takes, which bounds the row above")
+    return Measured(bare, peer, note="nothing of this project: what the kernel takes for a new file in each call")
 
 
 def _row(name: str, what: str, measure: Callable[[Contestants], Measured], most: float | None, **more: Any) -> Row:

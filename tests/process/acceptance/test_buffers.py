@@ -27,6 +27,7 @@ from snakepit.pools.broker.errors import (
 from snakepit.pools.client import Answer, Json, Log, Progress
 from snakepit.pools.client.buffer_sender import BufferSender
 from snakepit.workers.buffers import Outgoing, rights
+from snakepit.workers.kept_files import MOST_FILES, are_possible
 from tests.brokers import PATIENCE, ROOT, RunningBroker, broker
 from tests.large import memory_files
 
@@ -55,6 +56,10 @@ def eventually(question: Callable[[], bool]) -> None:
 
 def ready(node: RunningBroker) -> list[int]:
     return [one.pid for one in node.client.status("threads").workers if one.state == "ready"]
+
+
+def pid_of(node: RunningBroker, pool: str) -> int:
+    return next(one.pid for one in node.client.status(pool).workers if one.state == "ready")
 
 
 def rss(pid: int) -> int:
@@ -91,6 +96,33 @@ def test_a_result_computed_in_place_arrives_and_stays_as_it_was(node: RunningBro
     assert node.client.call("one", "write_kept") == 5.0
     assert (found["out"] == 1).all()
     node.client.call("one", "placed", size=80, keep=True)  # the adapter drops the first one
+
+
+@pytest.mark.parametrize("pool", ["one", "threads"])
+def test_a_value_that_is_held_stays_while_others_of_its_size_come_and_go(node: RunningBroker, pool: str) -> None:
+    held = [node.client.call(pool, "placed", size=MIB, keep=False)["out"], node.client.call(pool, "ones", size=MIB)]
+    part = node.client.call(pool, "echo", value=np.full(MIB // 8, 7.0))[5:9]
+    node.client.call("one", "keep", value=np.full(MIB // 8, 3.0))
+    for number in range(12):
+        found = node.client.call(pool, "echo", value=np.full(MIB // 8, float(-number)))
+        assert (found == -number).all()
+        assert (node.client.call(pool, "placed", size=MIB, keep=False)["out"] == 1).all()
+        assert node.client.call("one", "kept_and", value=found) == (3.0 * MIB / 8, -number * MIB / 8)
+    assert (held[0] == 1).all()
+    assert (held[1] == 1).all()
+    assert (part == 7).all()
+    node.client.call("one", "keep", value=None)
+
+
+def test_memory_files_are_written_again_and_given_back_after_some_seconds(node: RunningBroker) -> None:
+    if not are_possible():
+        pytest.skip("this system cannot tell when a memory file is free")
+    for _ in range(20):
+        found = node.client.call("one", "echo", value=np.ones(MIB))
+        del found
+    assert 0 < memory_files(pid_of(node, "one")) <= MOST_FILES
+    eventually(lambda: memory_files(pid_of(node, "one")) == 0)
+    eventually(lambda: memory_files(os.getpid()) == 0)
 
 
 def test_many_large_results_in_flight_arrive(node: RunningBroker) -> None:
