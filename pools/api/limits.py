@@ -36,6 +36,7 @@ BODY_SECONDS = 30.0  # from a request's headers to the end of its body and its t
 INCOMPLETE_BYTES = 8_388_608  # of all incomplete bodies of a process without a proven key or session
 IDENTITY_BYTES = 67_108_864  # of the incomplete bodies of one key or user, or four times MAX_BODY if that is more
 RETRY_SECONDS = 5.0
+LINGER_SECONDS = 1.0  # after a response until the application, if it still waits, hears that the request is over
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -117,6 +118,7 @@ class BodyLimit:
         async def sent(message: Message) -> None:
             nonlocal began
             began = True
+            body.answered = message["type"] == "http.response.body" and not message.get("more_body", False)
             await send(message)
 
         try:
@@ -137,6 +139,7 @@ class _Body:
 
     def __init__(self, receive: Receive, path: str, prefix: str, incomplete: _Incomplete) -> None:
         self.refusal: _Refusal | None = None
+        self.answered = False  # the response is complete
         self._receive = receive
         self._path, self._prefix = path, prefix
         self._left = limit_of(path, prefix)
@@ -147,7 +150,12 @@ class _Body:
 
     async def receive(self) -> Message:
         if self._ended:  # Django waits here for a disconnect, as long as the response takes
-            return await self._receive()
+            last = await self._receive()
+            if self.answered:
+                # Django cancels its wait after the response. If it heard of the end before, it would keep an exception
+                # whose traceback holds the request in a cycle, until the garbage collector runs (its ticket 36700).
+                await asyncio.sleep(LINGER_SECONDS)
+            return last
         if message := None if self.refusal else await self._in_time():
             size, self._ended = len(message.get("body", b"")), not message.get("more_body", False)
             self._left -= size

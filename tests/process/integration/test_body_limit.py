@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import uvicorn
+from django.core.handlers.asgi import ASGIHandler
 
 from snakepit.pools.api import charset, identities, limits, turns
 from snakepit.pools.api.request_turns import RequestTurns
@@ -324,6 +325,52 @@ async def test_an_ended_connection_leaves_nothing_in_memory(reset: bool) -> None
                 await asyncio.sleep(0.01)
         gc.collect()
         assert remains() is None
+
+
+async def test_a_response_is_freed_without_the_garbage_collector() -> None:
+    """It runs rarely in a process with many modules, so that what requests leave to it looks like a leak."""
+    responses = weakref.WeakSet[Any]()
+
+    class Handler(ASGIHandler):
+        async def run_get_response(self, request: Any) -> Any:
+            response = await super().run_get_response(request)
+            responses.add(response)
+            return response
+
+    seen = 0
+    async with served(limits.BodyLimit(Handler())) as (port, _):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        gc.disable()
+        try:
+            writer.write(b"GET /api/live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            while await asyncio.wait_for(reader.read(65_536), 60):
+                seen += len(responses)
+            async with asyncio.timeout(30):
+                while responses:
+                    await asyncio.sleep(0.01)
+        finally:
+            gc.enable()
+            writer.close()
+    assert seen
+
+
+async def test_an_application_that_waits_for_the_end_after_its_response_sees_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "LINGER_SECONDS", 0.01)
+    seen = asyncio.get_running_loop().create_future()
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b""})
+        seen.set_result((await receive())["type"])
+
+    async with served(limits.BodyLimit(application)) as (port, _):
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert await asyncio.wait_for(seen, 60) == "http.disconnect"
+        writer.close()
 
 
 def test_the_server_bounds_what_a_connection_buffers() -> None:
