@@ -11,6 +11,7 @@ from typing import Any
 from celery import shared_task, signals
 
 from snakepit.pools import conf, history
+from snakepit.pools.adapters.processes.loaded import freeze_loaded
 from snakepit.pools.broker.errors import BrokerError
 from snakepit.pools.client import shared
 from snakepit.pools.jobs import (
@@ -112,6 +113,11 @@ def _join_queues(sender: Any = None, instance: Any = None, **_: Any) -> None:
         subscriber.refuse(instance)
     else:
         subscriber.at_start(instance)
+
+
+@signals.celeryd_after_setup.connect(dispatch_uid="snakepit.loaded", weak=False)
+def _freeze_loaded(sender: Any = None, **_: Any) -> None:
+    freeze_loaded()  # tasks are loaded, and the processes of `prefork` are not yet forked
 
 
 @signals.worker_ready.connect(dispatch_uid="snakepit.follow", weak=False)

@@ -13,6 +13,9 @@ from typing import Any
 
 import django
 from django.core.asgi import get_asgi_application
+from django.urls import get_resolver
+
+from snakepit.pools.adapters.processes.loaded import freeze_loaded
 
 
 def project_application(site: str) -> Any:
@@ -37,3 +40,5 @@ def with_static_files(application: Any) -> Any:
 
 django.setup()
 application = with_static_files(project_application(os.environ["DJANGO_SETTINGS_MODULE"].rpartition(".")[0]))
+get_resolver().url_patterns  # noqa: B018 - loads the project's views; `snakepit up` has examined them
+freeze_loaded()
