@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from benchmarks.faults.census import Census, census, until
 from benchmarks.faults.fault import Fault, Findings
 from benchmarks.faults.place import POOL, Place, place
+from snakepit.pools.broker.errors import BrokerUnreachable
 
 EVERY = 5.0  # seconds between two samples, and two kills
 SLOPE = 1.0  # MiB in ten minutes, after the first half
@@ -41,11 +42,12 @@ def slope(samples: list[Sample], name: str) -> float:
 def disturb(here: Place, chance: random.Random) -> None:
     """Kill or freeze one worker, or have all of them replaced."""
     kind = chance.choice(("kill", "kill", "freeze", "recycle"))
-    if kind == "recycle":
-        here.client.recycle(POOL)
-        return
-    ready = [one.pid for one in here.client.status(POOL).workers if one.state == "ready"]
-    with suppress(ProcessLookupError, IndexError):
+    # A machine that stops for seconds must not end the soak: the order is not what it tests.
+    with suppress(ProcessLookupError, IndexError, BrokerUnreachable):
+        if kind == "recycle":
+            here.client.recycle(POOL)
+            return
+        ready = [one.pid for one in here.client.status(POOL).workers if one.state == "ready"]
         os.kill(chance.choice(ready), signal.SIGKILL if kind == "kill" else signal.SIGSTOP)
 
 
