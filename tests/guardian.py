@@ -23,7 +23,7 @@ import time
 VARIABLE, DIRECTORY = "TEST_RUN", "TEST_RUN_DIRECTORY"
 ROUNDS = 100  # a process may fork while the guardian looks for it, and a killed one stays for a moment
 PAUSE = 0.05  # seconds between two rounds
-PATIENCE = 30.0  # a bound for a machine under load, never a wait
+PATIENCE = 300.0  # a bound for a machine under load, never a wait
 
 
 class Guardian:

@@ -54,7 +54,7 @@ def find_cpython_313() -> str:
     for place in filter(None, places):
         asked = [place, "-c", "import sys; print(sys.version_info[:2], getattr(sys, '_is_gil_enabled', lambda: 1)())"]
         try:
-            answer = subprocess.run(asked, capture_output=True, text=True, timeout=30, check=False)
+            answer = subprocess.run(asked, capture_output=True, text=True, timeout=120, check=False)
         except OSError:
             continue
         if answer.returncode == 0 and answer.stdout.startswith("(3, 13)"):

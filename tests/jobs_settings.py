@@ -12,6 +12,7 @@ from snakepit.workers.transport import grpclib_internals
 
 # For brokers that take their pools from the database.
 RECENT = {"recent": path} if (path := os.environ.get("SNAKEPIT_TEST_RECENT")) else {}
+LEASE = float(os.environ.get("SNAKEPIT_TEST_LEASE", "15"))
 LIMITS = json.loads(os.environ.get("SNAKEPIT_TEST_LIMITS", "[]"))
 
 if os.environ.get("SNAKEPIT_TEST_CELERY_BEAT"):
@@ -21,10 +22,21 @@ SNAKEPIT = {
     "RUNTIME_DIR": os.environ.get("SNAKEPIT_RUNTIME_DIR", ""),
     "WORKER_PATH": [str(BASE_DIR)],
     "ADAPTERS": {"everything": "tests.everything.Everything"},
-    "POOLS": {"pool": {"adapter": "everything", "size": 2, "args": RECENT, "job_limits": LIMITS}},
+    # Calls wait, and cancelled commands end by themselves, also on a machine that stops for some seconds.
+    "POOLS": {
+        "pool": {
+            "adapter": "everything",
+            "size": 2,
+            "args": RECENT,
+            "job_limits": LIMITS,
+            "queue_timeout": 120.0,
+            "call_timeout": 600.0,
+            "cancel_grace": 60.0,
+        }
+    },
     "CELERY_APP": "snakepit.site.celery",
     "RECONCILE_INTERVAL": 1.0,
-    "JOBS_LEASE": 10.0,  # a living attempt renews in time on a busy machine, too
+    "JOBS_LEASE": LEASE,  # a living attempt renews in time on a machine that stops for some seconds, too
     "JOBS_RESEND": 3.0,
     "JOBS_BACKOFF": 0.2,
 }

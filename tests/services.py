@@ -20,7 +20,8 @@ from pathlib import Path
 
 from tests import guardian
 
-PATIENCE = 60.0  # a bound for a machine under load, never a wait
+PATIENCE = 240.0  # a bound for a machine under load, never a wait
+WAIT = ("-w", "-t", f"{PATIENCE:g}")  # of pg_ctl; a minute is its default
 
 
 class Missing(Exception):
@@ -70,11 +71,11 @@ class Postgres:
     def start(self) -> None:
         home = self._home
         options = f"-c listen_addresses='' -c unix_socket_directories='{home}' -c fsync=off -c max_connections=50"
-        self._run("pg_ctl", "-D", str(self._data), "-l", str(self._log), "-o", options, "-w", "start")
+        self._run("pg_ctl", "-D", str(self._data), "-l", str(self._log), "-o", options, *WAIT, "start")
 
     def crash(self) -> None:
         """End it without a checkpoint, and without notice to its clients. The next start recovers from the log."""
-        self._run("pg_ctl", "-D", str(self._data), "-m", "immediate", "-w", "stop")
+        self._run("pg_ctl", "-D", str(self._data), "-m", "immediate", *WAIT, "stop")
 
     def restart(self) -> None:
         self.crash()

@@ -122,8 +122,13 @@ class Killer:
                 self.killed["workers"] += 1
 
 
-def many_large_calls(client: Client, broker: int, pool: str, calls: int) -> Findings:
-    """Make so many calls, kill workers and clients meanwhile, and enter what processes still hold."""
+def many_large_calls(
+    client: Client, broker: int, pool: str, calls: int, cancelled: float = 0.0, late: float = 0.0
+) -> Findings:
+    """Make so many calls, kill workers and clients meanwhile, and enter what processes still hold.
+
+    More than the shares `cancelled` and `late` have to end so. On a slow machine a call ends before it is cancelled.
+    """
     found, ends = Findings(), Ends()
     before = memory_files(os.getpid())
     fault = Killer(client, pool, ends, calls)
@@ -139,8 +144,8 @@ def many_large_calls(client: Client, broker: int, pool: str, calls: int) -> Find
         "killed": ", ".join(f"{number} {kind}" for kind, number in fault.killed.items()),
     }
     found.expect(not any(fault.left), f"clients end with memory files: {fault.left}")
-    found.expect(ends.share("cancelled") > 0.25, "fewer than a quarter of the calls were cancelled")
-    found.expect(ends.share("deadline_exceeded") > 0.06, "fewer than 6 % of the calls were late")
+    for end, least in (("cancelled", cancelled), ("deadline_exceeded", late)):
+        found.expect(ends.share(end) > least, f"not more than {least:.0%} of the calls ended as {end}")
 
     def left() -> dict[str, int]:
         gc.collect()
@@ -156,7 +161,7 @@ def many_large_calls(client: Client, broker: int, pool: str, calls: int) -> Find
 def large_values(seconds: float) -> Findings:
     calls = int(CALLS * min(1.0, seconds / SECONDS))
     with laboratory(4, profile="thread", threads=2, death_budget=100_000) as lab:
-        found = many_large_calls(lab.client, lab.broker, POOL, calls)
+        found = many_large_calls(lab.client, lab.broker, POOL, calls, cancelled=0.25, late=0.06)
         lab.found.measured |= found.measured
         lab.found.broken += found.broken
     return lab.found

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from threading import Barrier
 from typing import Any
 
 from snakepit.pools.broker.errors import BrokerError, DeadlineExceeded
@@ -17,7 +18,7 @@ from snakepit.pools.broker.spec import spec_from
 from snakepit.pools.broker.status import UsageStatus
 from snakepit.pools.diagnostics.advice import Enough, Judgement
 from snakepit.pools.diagnostics.recommendations import judge
-from tests.brokers import RunningBroker, broker
+from tests.brokers import RunningBroker, broker, eventually
 
 # As little as a test can wait for; an operator's figures are of minutes.
 SOON = Enough(calls=20, seconds=2.0, idle_seconds=2.0)
@@ -31,9 +32,11 @@ class Advised:
     node: RunningBroker
     rule: str
     fields: dict[str, Any]
+    load_seconds: float = 0.0  # of a start, when the rule was asked last
 
     def judged(self) -> Judgement:
         status = self.node.status()
+        self.load_seconds = status.pools[0].load_seconds or 0.0
         specs = {"p": spec_from({"adapter": "everything", **self.fields, "name": "p"})}
         return next(one for one in judge(status.pools, specs, status.workers, enough=SOON) if one.rule == self.rule)
 
@@ -59,6 +62,16 @@ class Advised:
             self.follow(found)
         assert found.verdict in ("fine", "does not apply"), found
         return followed
+
+    def memory(self, workers: int) -> float:
+        """The memory of so many workers together, once each was read."""
+
+        def measured() -> float:
+            self.node.client.sweep("test", 3600.0)
+            found = [one.memory_mb for one in self.node.status("p").workers]
+            return sum(found) if len(found) == workers and min(found) > 0 else 0.0
+
+        return float(eventually(measured, "the memory of the workers"))
 
     @property
     def usage(self) -> UsageStatus:
@@ -109,7 +122,10 @@ def test_a_queue_that_is_too_short_refuses_no_call_once_it_is_as_long_as_advised
     ):
 
         def crowd() -> None:
+            together = Barrier(8)
+
             def call(_: int) -> str:
+                together.wait()
                 try:
                     pool.node.client.call("p", "sleep", seconds=0.05)
                 except BrokerError as error:
@@ -117,7 +133,7 @@ def test_a_queue_that_is_too_short_refuses_no_call_once_it_is_as_long_as_advised
                 return ""
 
             told = set(callers.map(call, range(8)))
-            assert told <= {"", "queue_full"}
+            assert told <= {"", "queue_full", "queue_timeout"}  # the last while the machine stops
 
         followed = pool.until_fine(crowd)
         assert "of the calls were refused by queue_limit 1" in followed[0].evidence
@@ -147,15 +163,15 @@ def test_unneeded_workers_are_gone_and_no_call_waits_for_them() -> None:
             pool.node.client.call("p", "echo", value=1)
             pool.node.client.sweep("test", 3600.0)
 
-        before = pool.node.pool("p")
+        before = pool.memory(workers=5)
         followed = pool.until_fine(call)
         size = pool.fields["size"]
         assert size < 5
         assert "of 5 slots together" in followed[0].evidence
         pool.node.until("worker.recycled", 5 - size, pool="p")
         call()
-        after = pool.node.pool("p")
-        assert (after.ready, after.memory_mb < before.memory_mb or before.memory_mb <= 0) == (size, True)
+        assert pool.node.pool("p").ready == size
+        assert pool.memory(workers=size) < before
 
 
 def test_workers_that_hardly_lived_live_longer_once_their_ttl_is_as_advised() -> None:
@@ -166,7 +182,7 @@ def test_workers_that_hardly_lived_live_longer_once_their_ttl_is_as_advised() ->
 
         followed = pool.until_fine(call)
         assert "ttl 1 s, and a start takes" in followed[0].evidence
-        assert pool.fields["ttl"] >= 20 * pool.node.pool("p").load_seconds
+        assert pool.fields["ttl"] >= 20 * pool.load_seconds > 0
 
 
 def test_copies_that_each_worker_held_are_shared_once_they_are_forked_as_advised() -> None:

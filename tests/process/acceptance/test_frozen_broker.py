@@ -19,11 +19,11 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.brokers import ROOT, broker
+from tests.brokers import PATIENCE, ROOT, broker, eventually
 from tests.process.acceptance.test_database_away import operations, web
 from tests.process.acceptance.test_jobs import SETTINGS
 
-BOUND = 30.0  # seconds; the usual is one, and much more while 45 requests come at once to a busy machine
+BOUND = 120.0  # seconds; the usual is one, and much more while 45 requests come at once to a busy machine
 LONGEST_QUESTION = 1.5  # seconds that a question to the broker is given; once it was ten
 NO_BROKER = {"call", "submit_job"}  # they wait for their own deadline, or need no broker
 STALE = ("list_pools", "get_pool", "status", "drain_status")  # answered from the last status
@@ -60,7 +60,7 @@ def test_every_surface_answers_soon_beside_a_frozen_broker(tmp_path: Path, monke
         (tmp_path / "run").symlink_to(node.runtime)
         with web(tmp_path, f"sqlite:///{tmp_path / 'db.sqlite3'}") as (client, key):
             headers = {"Authorization": f"Bearer {key}"}
-            assert client.get("/api/status", headers=headers).json()["snapshot"]["stale"] is False
+            until_fresh(client, headers)
             known = [*paths(client), *((page, "GET", page) for page in PAGES)]
             sign_in(client)
             node.process.send_signal(signal.SIGSTOP)
@@ -77,8 +77,7 @@ def test_every_surface_answers_soon_beside_a_frozen_broker(tmp_path: Path, monke
             assert_asked_briefly(checks["broker"])
             assert_asked_briefly(json.loads(reports[1])["note"])
             node.process.send_signal(signal.SIGCONT)
-            after = client.get("/api/status", headers=headers).json()
-            assert after["snapshot"]["stale"] is False
+            after = until_fresh(client, headers)
             # What was refused beside the frozen broker does not happen later.
             assert not after["node"]["draining"]
             assert [worker["state"] for worker in after["workers"]] == ["ready"]
@@ -86,6 +85,18 @@ def test_every_surface_answers_soon_beside_a_frozen_broker(tmp_path: Path, monke
             check_stopped(
                 everything(client, headers, [one for one in known if one[0] in (*STALE, "list_commands", "/")])
             )
+
+
+def until_fresh(client: httpx.Client, headers: dict[str, str]) -> dict[str, Any]:
+    """A status of the broker as it is now."""
+
+    def fresh() -> dict[str, Any] | None:
+        answer = client.get("/api/status", headers=headers)
+        found: dict[str, Any] = answer.json()
+        return found if answer.status_code == 200 and not found["snapshot"]["stale"] else None
+
+    found: dict[str, Any] = eventually(fresh, "a fresh status")
+    return found
 
 
 def sign_in(client: httpx.Client) -> None:
@@ -112,7 +123,9 @@ def in_shell(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
         "SNAKEPIT_STATE_DIR": str(home / "state"), "SNAKEPIT_RUNTIME_DIR": str(home / "run"),
     }  # fmt: skip
     command = [sys.executable, "-m", "snakepit.pools.cli", *words, "--json"]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
 
 
 def check_stopped(answers: dict[str, tuple[float, httpx.Response]]) -> None:

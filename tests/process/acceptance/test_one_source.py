@@ -191,16 +191,16 @@ def test_every_surface_counts_what_was_done(tmp_path: Path) -> None:
         failed = done.total() - done["ok"] - refusals
         expected = {"finished": done["ok"], "failed": failed, "refused": refusals, "died": 1}
         assert expected == {"finished": 52, "failed": 16, "refused": 8, "died": 1}, done
-        # Each is asked again: a surface shows older figures while the broker does not answer in time.
-        shown: dict[str, Callable[[], Any]] = {
+        # Each is asked again: a surface shows older values while the broker does not answer in time.
+        surfaces: dict[str, Callable[[], Any]] = {
             "status": lambda: counted(web.get("/api/status").json()["pools"][0]),
             "pool": lambda: counted(web.get("/api/pools/pool").json()["live"] or {}),
             "shell": lambda: counted(made.shell()["pools"][0]),
             "page": lambda: on_the_page(web),
         }
         sign_in(web)
-        for surface, figures in shown.items():
-            until_equal(figures, expected, surface)
+        for surface, read in surfaces.items():
+            until_equal(read, expected, surface)
         until_equal(lambda: metrics(web), (dict(done), 1.0), "metrics")
         made.processes[0].terminate()  # the broker writes its last minute when it stops
         made.processes[0].wait(PATIENCE)
@@ -225,11 +225,11 @@ def counted(row: dict[str, Any]) -> dict[str, Any]:
     return {name: row.get(name) for name in COUNTED}
 
 
-def until_equal(figures: Callable[[], Any], expected: Any, surface: str) -> None:
+def until_equal(read: Callable[[], Any], expected: Any, surface: str) -> None:
     last: list[Any] = []
 
     def equal() -> bool:
-        last[:] = [figures()]
+        last[:] = [read()]
         return last == [expected]
 
     with suppress(AssertionError):

@@ -52,7 +52,11 @@ class Cluster:
     def shell(self, *words: str, code: int = 0) -> Any:
         """A command of the shell beside n1, after both nodes are ready."""
         self.drive("wait")
-        return json.loads(self.run("-m", "snakepit.pools.cli", *words, "--json", code=code))
+        for _ in range(TRIES):  # a node that stops for a moment does not answer in time
+            done = self._done("-m", "snakepit.pools.cli", *words, "--json")
+            if done.returncode == code:
+                return json.loads(done.stdout)
+        raise AssertionError(f"{words}: {done.returncode} {done.stdout} {done.stderr}")
 
     def of_all(self, *words: str, answer: Collection[str]) -> list[Any]:
         """What a command prints with --all-nodes, once these nodes answer: on a busy machine each may need its second.

@@ -23,13 +23,13 @@ def each(node: RunningBroker, command: str, pool: str = "p") -> dict[int, Any]:
     pids = {worker.pid for worker in node.status(pool).workers if worker.state == "ready"}
     found: dict[int, Any] = {}
 
-    def all_heard() -> bool:
+    def all_answered() -> bool:
         for future in [node.client.submit(pool, command) for _ in range(2 * len(pids))]:
             answer = future.result(timeout=PATIENCE)
             found[answer["pid"]] = answer
         return found.keys() >= pids
 
-    eventually(all_heard, f"answers of all of {pids}")
+    eventually(all_answered, f"answers of all of {pids}")
     return found
 
 
