@@ -12,7 +12,7 @@ from snakepit import Adapter, Context, command
 from snakepit.testing import override_pools
 from tests.process.contract.fake_broker import POOL
 
-FIELDS = {"profile": "thread", "threads": 64, "size": 1, "max_payload": 2**26}
+FIELDS = {"profile": "thread", "threads": 64, "size": 1, "max_payload": 2**26, "queue_timeout": 60.0}
 
 
 class Echo(Adapter):

@@ -89,7 +89,7 @@ def test_concurrent_submissions_do_not_pass_the_limit(pool: Pool, settings: Any)
     together, refused = threading.Barrier(8), []
 
     def work() -> None:
-        together.wait(30)
+        together.wait(60)
         left = 4
         while left:
             try:

@@ -48,7 +48,7 @@ class Lost:
         tasks.consume()
         app.send_task("anything", retry=False)
         while not self.messages:
-            connection.drain_events(timeout=10)
+            connection.drain_events(timeout=60)
         with suppress(socket.timeout):  # until nothing more comes: the question for the next message is on its way
             while True:
                 connection.drain_events(timeout=0.05)
@@ -114,11 +114,11 @@ class Subscribed:
             assert client.client_kill_filter(_type="pubsub", skipme=True) == 1
         reader = threading.Thread(target=self._read_again, daemon=True)
         reader.start()
-        reader.join(30)
+        reader.join(90)
 
     def _read_again(self) -> None:
         try:
-            self._read(timeout=20)
+            self._read(timeout=60)
         except Exception as error:
             self.error = error
 

@@ -13,7 +13,7 @@ from snakepit.pools.broker.errors import BrokerError, DeadlineExceeded
 from snakepit.pools.client import connect, shared
 from snakepit.pools.dashboard.hub import Hub
 from snakepit.pools.models import Pool
-from snakepit.pools.web.last_status import PATIENCE, LastStatus
+from snakepit.pools.web.last_status import PATIENCE, PAUSE, LastStatus
 from tests.process.integration.fakes import FakeClient, unreachable
 
 BOUND = 1.0  # seconds that a page or a probe may wait for the broker
@@ -26,6 +26,7 @@ def fresh_hub(monkeypatch: pytest.MonkeyPatch) -> Hub:
     for module in ("page", "stream", "series"):
         monkeypatch.setattr(f"snakepit.pools.dashboard.{module}.hub", hub)
     monkeypatch.setattr("snakepit.pools.dashboard.hub.FRESH", 0.0)
+    monkeypatch.setattr("snakepit.pools.web.last_status.PATIENT_EVERY", 3600.0)  # this machine may stand still, too
     return hub
 
 
@@ -83,8 +84,11 @@ def test_readiness_waits_for_a_frozen_broker_briefly(client: Client, broker: Fak
 @pytest.mark.django_db
 @pytest.mark.parametrize("error", [DeadlineExceeded("Status was not answered."), unreachable()])
 def test_one_request_in_a_second_waits_for_a_broker_that_is_away(
-    error: BrokerError, client: Client, broker: FakeClient, make_key: Callable[..., str]
-) -> None:
+    error: BrokerError, client: Client, broker: FakeClient, make_key: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    assert PAUSE == 1.0
+    monkeypatch.setattr("snakepit.pools.web.last_status.PAUSE", 3600.0)
     headers = {"Authorization": make_key()}
     assert client.get("/api/status", headers=headers).json()["snapshot"]["stale"] is False
     broker.error = error

@@ -89,7 +89,7 @@ def test_concurrent_batches_share_no_job() -> None:
     start, taken = threading.Barrier(4), []
 
     def take(number: int) -> None:
-        start.wait(20)
+        start.wait(60)
         try:
             while found := leases.with_retries(lambda: claims.claim_batch("digits", 3, f"host:{number}:1", ""), 60):
                 taken.extend(job.pk for job in found)

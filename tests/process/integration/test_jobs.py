@@ -441,7 +441,7 @@ def together(work: Callable[[], Any], count: int = 4) -> list[Any]:
     start, results = threading.Barrier(count), []
 
     def one() -> None:
-        start.wait(20)
+        start.wait(60)
         try:
             results.append(work())
         finally:
@@ -451,7 +451,7 @@ def together(work: Callable[[], Any], count: int = 4) -> list[Any]:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
     assert len(results) == count
     return results
 
@@ -587,7 +587,7 @@ def test_a_running_job_is_cancelled_and_its_call_ended() -> None:
     client = ScriptedClient([lambda: (jobs_cancel(job), Progress(0.1, ""))[1], "hang"])
     job = run(job, client)
     assert job.state == "cancelled"
-    assert client.closed.wait(10)
+    assert client.closed.wait(60)
     assert job.tries.get().outcome == "cancelled"
 
 

@@ -167,7 +167,7 @@ def test_events_outlive_a_loss_of_the_database(monkeypatch: pytest.MonkeyPatch) 
     recorder.start()
     recorder.record(1e9, BrokerEvent(Kind.WORKER_STARTED, worker="digits-1"))
     recorder.observe(snapshot(worker("digits-1")))
-    assert failed.wait(10)
+    assert failed.wait(60)
     recorder.record(2e9, BrokerEvent(Kind.WORKER_DIED, worker="digits-1"))
     back.set()
     wait_until(lambda: Event.objects.count() == 2)
@@ -290,7 +290,7 @@ def test_a_load_in_a_thread_leaves_its_connection_usable() -> None:
 
     thread = threading.Thread(target=load_twice)
     thread.start()
-    thread.join(10)
+    thread.join(60)
     assert seen == [1, 1]
 
 
