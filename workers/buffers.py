@@ -131,8 +131,9 @@ class Outgoing:
     def _keep(self, view: memoryview, size: int) -> tuple[int, int] | None:
         """Copy a part into a kept file. None: it is too small or too large for one, or there are enough."""
         if self.file_from < math.inf and len(self.placed) < MOST_KEPT and (kept := files.take(size)):
-            self.placed.append(KeptCopy(kept, view.cast("B") if view.c_contiguous else memoryview(view.tobytes())))
-            return len(self.placed) - 1, 0
+            with contextlib.suppress(OSError):  # no descriptor or no memory for it
+                self.placed.append(KeptCopy(kept, view.cast("B") if view.c_contiguous else memoryview(view.tobytes())))
+                return len(self.placed) - 1, 0
         return None
 
     def _append(self, data: Any, size: int) -> int:

@@ -149,9 +149,9 @@ class KeptFiles:
         self._users = 0
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Keep files until `stop`, if the kernel can tell when they are free. The loop closes them in time."""
+        """Keep files until `stop`. The loop closes them in time."""
         self._users += 1
-        if self._loop is not loop and are_possible():
+        if self._loop is not loop:
             self._loop, self._has_timer = loop, False
 
     def stop(self) -> None:
@@ -167,8 +167,8 @@ class KeptFiles:
                 one.close()
 
     def take(self, size: int) -> KeptFile | None:
-        """A file for so many bytes, kept or new. None: such a file is not kept. Raises OSError if none can be made."""
-        if self._loop is None or not LEAST <= size <= MOST_BYTES:
+        """A file for so many bytes, kept or new. None: such a file is not kept, or cannot be made."""
+        if self._loop is None or not LEAST <= size <= MOST_BYTES or not are_possible():
             return None
         pages = -(-size // PAGE) * PAGE
         if self._files and self._lock.acquire(blocking=False):
@@ -179,7 +179,10 @@ class KeptFiles:
                         return one
             finally:
                 self._lock.release()
-        return KeptFile(pages)
+        try:
+            return KeptFile(pages)
+        except OSError:
+            return None
 
     def keep(self, file: KeptFile) -> None:
         """Keep a file that was sent. One that was not, or cannot be written again, is closed."""
@@ -250,7 +253,8 @@ def are_possible() -> bool:
             return False
         other = file.open_again()
         is_open = not file.is_free()
-        mapped = mmap.mmap(other, PAGE, prot=mmap.PROT_READ)
+        mapped = mmap.mmap(-1, PAGE)
+        memory_maps.map_private(other, PAGE, memory_maps.address_of(mapped))
         os.close(other)
         is_mapped = not file.is_free()
         mapped.close()

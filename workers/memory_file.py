@@ -113,7 +113,7 @@ class KeptCopy(MemoryFile):
         self.descriptor = kept.open_again()
         self._inode = kept.inode
         self.size = len(data)
-        if kept.is_sealed or huge_pages():
+        if kept.is_sealed or (self.size >= HUGE_PAGE and huge_pages()):
             self._write_mapped_pages(data)
         else:  # without the map, which would find page after page
             kept.map()
@@ -148,8 +148,6 @@ class PlacedFile(MemoryFile):
 
     def __init__(self, size: int) -> None:
         """A file of zeros."""
-        import ctypes  # few commands need it
-
         self.descriptor = -1
         self.is_final = False  # its receiver needs bytes that never change
         self._is_sent = False
@@ -159,12 +157,12 @@ class PlacedFile(MemoryFile):
             super().__init__()
             self._fill(size, self.descriptor)
             self.memory = mmap.mmap(self.descriptor, size)
-            self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
+            self.address = memory_maps.address_of(self.memory)
             self._map_pages()
             return
         self.descriptor, self._inode = self._kept.open_again(), self._kept.inode
         self.memory = mmap.mmap(-1, self._kept.size)  # for its address
-        self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
+        self.address = memory_maps.address_of(self.memory)
         self._forks = files.forks
         if self._kept.address:
             self._kept.move_to(self.address)
@@ -211,6 +209,7 @@ class PlacedFile(MemoryFile):
                 descriptor = self.descriptor if kept is None else kept.descriptor
                 fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals() | fcntl.F_SEAL_SEAL)
         except OSError:
+            self.is_final = True  # the map at the address may be the private one now, which the next try must not keep
             if kept is not None:
                 kept.unmap()  # the command may still write to the file
             raise

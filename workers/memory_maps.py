@@ -5,7 +5,6 @@ Each function raises OSError.
 
 from __future__ import annotations
 
-import ctypes
 import mmap
 import os
 import sys
@@ -17,11 +16,12 @@ READ_AND_WRITE = mmap.PROT_READ | mmap.PROT_WRITE
 MAP_FIXED = 0x10  # on Linux; Python has no names for these
 MREMAP_MAYMOVE, MREMAP_FIXED, MREMAP_DONTUNMAP = 1, 2, 4
 MADV_POPULATE_READ, MADV_POPULATE_WRITE = 22, 23  # of Linux 5.14
-FAILED = ctypes.c_void_p(-1).value
 
 
 @lru_cache(maxsize=1)
 def _library() -> Any:
+    import ctypes  # few processes need it
+
     found = ctypes.CDLL(None, use_errno=True)
     size, number, address = ctypes.c_size_t, ctypes.c_int, ctypes.c_void_p
     found.mmap.argtypes, found.mmap.restype = (address, size, number, number, number, ctypes.c_long), address
@@ -32,7 +32,10 @@ def _library() -> Any:
 
 
 def _checked(result: int | None) -> int:
-    if result is None or result == FAILED:
+    """What a function returned; an address is never -1 in any width."""
+    import ctypes
+
+    if result is None or result in (-1, ctypes.c_void_p(-1).value):
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))
     return result
@@ -72,6 +75,8 @@ def advise(at: int, size: int, advice: int) -> None:
 
 def copy(at: int, data: memoryview) -> None:
     """Write bytes to an address."""
+    import ctypes
+
     target: Any = memoryview((ctypes.c_char * len(data)).from_address(at)).cast("B")
     numpy: Any = sys.modules.get("numpy")
     if hasattr(numpy, "copyto"):  # it copies without the GIL
@@ -82,4 +87,13 @@ def copy(at: int, data: memoryview) -> None:
 
 def clear(at: int, size: int) -> None:
     """Write zeros to an address."""
+    import ctypes
+
     ctypes.memset(at, 0, size)
+
+
+def address_of(memory: mmap.mmap) -> int:
+    """Where a map of Python's is."""
+    import ctypes
+
+    return ctypes.addressof(ctypes.c_char.from_buffer(memory))
