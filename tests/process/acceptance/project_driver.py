@@ -20,7 +20,7 @@ from typing import Any
 
 import django
 
-PATIENCE = 60.0  # a bound for a machine under load, never a wait
+PATIENCE = 120.0  # a bound for a machine under load, never a wait
 # Below the place where the project mounts them.
 DASHBOARD = ("", "pools/", "pools/primes/", "workers/", "nodes/", "events/", "jobs/", "audit/", "playground/",
              "diagnostics/", "pools/primes/recycle/", "pools/primes/scale/", "live/palette/", "live/series/?span=3600",
@@ -86,11 +86,20 @@ class Site:
     prefix: str  # FORCE_SCRIPT_NAME, which the web server takes away
 
     def get(self, client: Any, url: str, **headers: str) -> Any:
-        return client.get(url.removeprefix(self.prefix), headers={"accept-encoding": "gzip", **headers})
+        """The answer; asked again while a broker that stopped for a moment does not answer the site in time."""
+        end = time.monotonic() + PATIENCE
+        while True:
+            answer = client.get(url.removeprefix(self.prefix), headers={"accept-encoding": "gzip", **headers})
+            if answer.status_code != 503 or time.monotonic() > end:
+                return answer
 
     def post(self, client: Any, url: str, body: Any, **headers: str) -> Any:
         kind = {"content_type": "application/json"} if headers or client is self.caller else {}
-        return client.post(url.removeprefix(self.prefix), body, headers=headers, **kind)
+        end = time.monotonic() + PATIENCE
+        while True:
+            answer = client.post(url.removeprefix(self.prefix), body, headers=headers, **kind)
+            if answer.status_code != 503 or time.monotonic() > end:
+                return answer
 
 
 def make_site() -> Site:
@@ -152,11 +161,16 @@ def orders(site: Site) -> Iterator[str]:
         yield "the playground has no CSRF token, or no name of its header"
         return
     form = {"csrfmiddlewaretoken": token[1], "size": "1", "reason": "test"}
-    answer = site.post(site.browser, f"{site.pages}pools/primes/scale/", form)
-    if answer.status_code != 302 or not answer["Location"].startswith(site.pages):
-        yield f"scale on its page: {answer.status_code} {answer.headers.get('Location')}"
-    elif apps.is_installed("django.contrib.messages") and not says_so(site, answer["Location"]):
-        yield "scale on its page: no message says that it is done"
+    end, messages = time.monotonic() + PATIENCE, apps.is_installed("django.contrib.messages")
+    while True:  # a broker that stopped for a moment follows later, and the message says so
+        answer = site.post(site.browser, f"{site.pages}pools/primes/scale/", form)
+        if answer.status_code != 302 or not answer["Location"].startswith(site.pages):
+            yield f"scale on its page: {answer.status_code} {answer.headers.get('Location')}"
+        elif messages and not says_so(site, answer["Location"]):
+            if time.monotonic() < end:
+                continue
+            yield "scale on its page: no message says that it is done"
+        break
     given = {header[1]: token[1]}
     call = json.dumps({"pool": "primes", "command": "count", "arguments": {"below": 10}})
     run = site.post(site.browser, f"{site.pages}playground/run/", call, **given)
