@@ -11,11 +11,15 @@ from django.db import connections
 
 
 def show(job: Any) -> dict[str, Any]:
-    tries = list(job.tries.order_by("number"))
+    """The job, and `unreached`: how often the broker did not answer in time, which a machine that stops adds."""
+    tries = [one for one in job.tries.order_by("number") if one.outcome != "broker_unreachable"]
+    reached = {one.number: number for number, one in enumerate(tries, 1)}
+    unreached = job.tries.filter(outcome="broker_unreachable").count()
     return {
-        "id": str(job.pk), "state": job.state, "attempts": job.attempts, "result": job.value, "error": job.error,
+        "id": str(job.pk), "state": job.state, "attempts": job.attempts - unreached, "unreached": unreached,
+        "result": job.value, "error": job.error,
         "outcomes": [one.outcome for one in tries if one.outcome], "evidence": [one.evidence for one in tries],
-        "chunks": [[one.attempt, one.data] for one in job.entries.filter(kind="chunk").order_by("seq")],
+        "chunks": [[reached.get(one.attempt, 0), one.data] for one in job.entries.filter(kind="chunk").order_by("seq")],
     }  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """The wall clock jumps by two hours, forward and back, under a real broker and Celery workers (libfaketime, preloaded).
 
-Monotonic clocks are left alone, as a real jump leaves them. The times of the settings are short: a lease is 10 s.
+Monotonic clocks are left alone, as a real jump leaves them. The times of the settings are short.
 Beat is not here, but in tests/unit/test_cadence.py: libfaketime breaks sleeps that end at a monotonic time, as its do.
 """
 

@@ -22,7 +22,8 @@ import pytest
 from tests import services
 from tests.brokers import ROOT, RunningBroker, broker
 
-PATIENCE = 75.0  # a bound, never a wait: 60 jobs on two cores that twenty processes want took more than 25 s
+KEPT_RUNS = 100  # of a schedule (models/periodic.py)
+PATIENCE = 240.0  # a bound, never a wait: 60 jobs on two cores that twenty processes want took more than 25 s
 SETTINGS = "tests.jobs_settings"
 DRIVER = Path(__file__).with_name("jobs_driver.py")
 
@@ -100,6 +101,18 @@ class Stand:
         rows: list[dict[str, Any]] = self.until(lambda: self.ask("ended", ids=ids), f"the end of {len(ids)} jobs")
         return rows
 
+    def released(self, pipe: Path, ids: list[str]) -> list[dict[str, Any]]:
+        """The jobs, when all have ended. Until then the pipe is opened again: a call that holds may not read it yet."""
+
+        def let_go() -> list[dict[str, Any]] | None:
+            with suppress(OSError):  # no call waits at this moment
+                os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+            ended: list[dict[str, Any]] | None = self.ask("ended", ids=ids)
+            return ended
+
+        rows: list[dict[str, Any]] = self.until(let_go, f"the end of {len(ids)} jobs")
+        return rows
+
     def lines(self, word: str = "") -> list[str]:
         text = self.recent.read_text() if self.recent.exists() else ""
         return [line for line in text.splitlines() if line.startswith(word)]
@@ -174,27 +187,37 @@ def test_every_job_runs_once_also_when_its_message_comes_three_times_or_two_sche
         assert {row["attempts"] for row in rows} == {1}
         assert len(here.lines("once")) == 60
         if scheduled:
-            check_schedule(here, beat)
+            check_schedule(here, beat, ids)
 
 
-def check_schedule(here: Stand, beat: subprocess.Popen[bytes]) -> None:
+def made_once(here: Stand, others: set[str]) -> list[str] | None:
+    """The jobs of the schedule, once each has run, and each time has one. Of many times the newest are kept.
+
+    A tick that had begun may still make one when its schedule is stopped.
+    """
+    runs, jobs = here.ask("runs"), {row["id"] for row in here.ask("jobs")} - others
+    times, made = {run["nominal"] for run in runs}, {run["job"] for run in runs}
+    kept = len(runs) == len(jobs) or len(runs) >= KEPT_RUNS
+    once = kept and len(times) == len(runs) == len(made & jobs) and len(here.lines("once tick")) == len(jobs)
+    return sorted(jobs) if once else None
+
+
+def check_schedule(here: Stand, beat: subprocess.Popen[bytes], others: list[str]) -> None:
     """A schedule of each second has one job a time beside two beats, on each surface; a snoozed job comes back."""
     here.ask("schedule", name="each-second", command="once", arguments={"mark": "tick"}, interval=1)
     snoozed = here.submit("puts_off_once", {"path": str(here.home / "seen")})
     beats = [beat, here.database_beat()]
     here.until(lambda: "snakepit.reconcile" in here.ask("ticks"), "the entries of django-celery-beat")
-    before = len(here.ask("runs"))
-    here.until(lambda: len(here.ask("runs")) >= before + 3, "runs of the schedule")
+    before = len(here.lines("once tick"))
+    here.until(lambda: len(here.lines("once tick")) >= before + 3, "runs of the schedule")
     shown = here.ask("periodic surfaces", name="each-second")
     here.ask("stop schedules")
     for one in beats:
         one.terminate()
     assert [one.wait(PATIENCE) for one in beats] == [0, 0]
     assert here.ask("ticks")["snakepit.reconcile"] > 0  # it stores its counts when it ends
-    runs = here.ask("runs")
-    rows = here.ended([run["job"] for run in runs])
+    rows = here.ended(here.until(lambda: made_once(here, {*others, *snoozed}), "one job for each time"))
     assert {(row["state"], row["attempts"]) for row in rows} == {("succeeded", 1)}
-    assert len({run["nominal"] for run in runs}) == len(runs) == len(here.lines("once tick"))
     assert [name for name, text in shown.items() if "each-second" not in text] == []
     (row,) = here.ended(snoozed)
     assert (row["state"], row["result"], row["outcomes"]) == ("succeeded", "done", ["snoozed", "succeeded"])
@@ -213,8 +236,7 @@ def test_a_job_whose_celery_worker_is_killed_is_run_by_another(valkey_url: str, 
         here.beat()
         here.until(lambda: here.ask("jobs")[0]["attempts"] == 2, "a second attempt")
         here.holding(2)
-        letting_go(pipe)
-        (row,) = here.ended(ids)
+        (row,) = here.released(pipe, ids)
         assert (row["state"], row["attempts"]) == ("succeeded", 2)
         assert row["outcomes"] == ["lease_expired", "succeeded"]
 
@@ -237,8 +259,7 @@ def test_a_dead_celery_workers_job_is_freed_while_every_thread_of_the_other_is_b
         assert [(one["id"], one["state"], one["outcomes"]) for one in freed] == [(ids[0], "queued", ["lease_expired"])]
         letting_go(pipe)
         here.holding(3)
-        letting_go(pipe)
-        assert [row["state"] for row in here.ended(ids)] == ["succeeded"] * 2
+        assert [row["state"] for row in here.released(pipe, ids)] == ["succeeded"] * 2
 
 
 @pytest.mark.slow
@@ -250,8 +271,7 @@ def test_a_worker_that_is_killed_under_a_job_costs_an_attempt(valkey_url: str, t
         ids = here.submit("hold", {"path": str(pipe)})
         os.kill(int(here.holding()[0].split()[-1]), signal.SIGKILL)
         here.holding(2)
-        letting_go(pipe)
-        (row,) = here.ended(ids)
+        (row,) = here.released(pipe, ids)
         assert (row["state"], row["outcomes"]) == ("succeeded", ["worker_lost", "succeeded"])
 
 
@@ -269,9 +289,9 @@ def test_a_job_outlives_its_broker(valkey_url: str, tmp_path: Path, pipe: Path) 
         )
         try:
             here.holding(2)
-            letting_go(pipe)
-            (row,) = here.ended(ids)
-            assert (row["state"], row["outcomes"]) == ("succeeded", ["broker_unreachable", "succeeded"])
+            (row,) = here.released(pipe, ids)
+            assert (row["state"], row["outcomes"]) == ("succeeded", ["succeeded"])
+            assert row["unreached"] >= 1
         finally:
             successor.stop()
 
@@ -322,14 +342,7 @@ def test_a_frozen_attempt_that_wakes_up_neither_overwrites_the_newer_nor_adds_to
         here.beat()
         here.until(lambda: here.ask("jobs")[0]["attempts"] == 2, "a second attempt")
         here.holding(2)
-
-        def let_go() -> list[dict[str, Any]] | None:
-            with suppress(OSError):  # no call waits at this moment
-                os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
-            ended: list[dict[str, Any]] | None = here.ask("ended", ids=ids)
-            return ended
-
-        (row,) = here.until(let_go, "the end")  # of both calls: two results are there to be written
+        (row,) = here.released(pipe, ids)  # of both calls: two results are there to be written
         frozen.send_signal(signal.SIGCONT)
         here.until(lambda: "is dropped" in (tmp_path / "w1").read_text(), "w1")
         (after,) = here.ended(ids)
@@ -366,8 +379,7 @@ def test_a_celery_worker_that_has_to_stop_requeues_its_job(
         here.worker("w2")
         here.beat()
         here.holding(2)
-        letting_go(pipe)
-        (row,) = here.ended(ids)
+        (row,) = here.released(pipe, ids)
         assert row["outcomes"] == ["requeued", "succeeded"]
 
 
@@ -387,8 +399,7 @@ def test_a_celery_worker_recovers_from_a_transport_that_refused_commands(
         here.holding(2)
         ids = here.submit("once", {"mark": "waits"}, 10)
         server.configure(option, 1)
-        letting_go(pipe)
-        here.ended(holding)
+        here.released(pipe, holding)
         refused = ("Connection to broker lost", "command not allowed when used memory")
         log = tmp_path / "w1"
         here.until(lambda: any(text in log.read_text() for text in refused), "a command that is refused")
@@ -426,7 +437,7 @@ def test_a_job_that_may_not_be_repeated_is_lost_when_its_celery_worker_is_told_t
 @pytest.mark.slow
 @pytest.mark.chaos
 def test_a_frozen_broker_costs_no_attempt(valkey_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SNAKEPIT_TEST_KEEPALIVE", "1")
+    monkeypatch.setenv("SNAKEPIT_TEST_KEEPALIVE", "6")  # longer than a machine stops
     with stand(tmp_path, valkey_url) as here:
         here.worker()
         here.beat()
@@ -436,7 +447,7 @@ def test_a_frozen_broker_costs_no_attempt(valkey_url: str, tmp_path: Path, monke
             ids = here.submit("once", {"mark": "x"}, 3, max_attempts=1, retry="lost")
 
             def given_up() -> bool:
-                return all(one["outcomes"].count("broker_unreachable") >= 2 for one in here.ask("jobs", ids=ids))
+                return all(one["unreached"] >= 2 for one in here.ask("jobs", ids=ids))
 
             here.until(given_up, "two attempts that the broker did not answer")
         finally:
@@ -469,7 +480,16 @@ def test_jobs_that_were_submitted_while_the_transport_was_frozen_run_once_afterw
 def test_an_eager_job_needs_a_broker_and_neither_celery_nor_a_transport(tmp_path: Path) -> None:
     with stand(tmp_path, "redis+socket:///nowhere") as here:
         here.ask("eager")
-        ids = here.submit("once", {"mark": "x"}, 3)
-        rows = here.ask("jobs", ids=ids)
-        assert {(row["state"], row["attempts"]) for row in rows} == {("succeeded", 1)}
-        assert len(here.lines("once")) == 3
+        ids: list[str] = []
+        for _ in range(5):
+            ids += here.submit("once", {"mark": "x"}, 3)
+            rows = here.ask("jobs", ids=ids)
+            ran = [row for row in rows if row["state"] == "succeeded"]
+            assert {row["attempts"] for row in ran} <= {1}
+            assert len(here.lines("once")) == len(ran)
+            # One whose call the broker did not accept within a second stays queued.
+            left = [row for row in rows if row["state"] != "succeeded"]
+            assert {(row["state"], *row["outcomes"]) for row in left} <= {("queued",)}
+            if len(ran) >= 3:
+                return
+        raise AssertionError(f"the broker took no call: {rows}")
