@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, Route, expect
 
 from tests.brokers import ROOT
 from tests.conftest import unavailable
@@ -32,7 +32,7 @@ AXE = (VENDOR / "axe-core-4.14.1.min.js").read_text()
 PHONE: Any = {"width": 390, "height": 844}
 DESK: Any = {"width": 1280, "height": 720}
 SLOW_JOB = {"start": 10**12, "limit": 1_000_000}
-PATIENCE = 60_000  # milliseconds; a bound for a machine under load, never a wait
+PATIENCE = 120_000  # milliseconds; a bound for a machine under load, never a wait
 expect.set_options(timeout=PATIENCE)
 LOOKER = """
 from django.contrib.auth import get_user_model
@@ -60,6 +60,7 @@ def browser(demo: Demo) -> Iterator[Browser]:
 def signed_in(demo: Demo, browser: Browser) -> dict[str, Any]:
     """The cookies of the demo's user."""
     context = browser.new_context()
+    context.set_default_timeout(PATIENCE)
     page = context.new_page()
     page.goto(demo.line(r"(http://\S+/demo-login/\S+)")[1])
     state = dict(context.storage_state())
@@ -227,6 +228,7 @@ def test_the_time_axis_of_a_chart_is_in_utc_as_all_other_times(demo: Demo, brows
         base_url=demo.url, storage_state=signed_in, timezone_id="Asia/Tokyo",
         bypass_csp=True,  # wait_for_function reads again by an eval in the page, which the policy of the site forbids
     )  # fmt: skip
+    elsewhere.set_default_timeout(PATIENCE)
     elsewhere.add_init_script("""
         window.drawn = [];
         const fill = CanvasRenderingContext2D.prototype.fillText;
@@ -334,6 +336,16 @@ def test_the_pages_say_what_they_know_without_javascript(
     context.close()
 
 
+def confirm(page: Page, done: Locator) -> None:
+    """Confirm an order; again while its question comes back because the broker did not answer in time."""
+    end = time.monotonic() + PATIENCE / 1000
+    while True:
+        page.click("[data-confirm] button")
+        expect(done.or_(page.locator("[data-trouble]")).first).to_be_visible()
+        if done.count() or time.monotonic() > end:
+            return
+
+
 def test_a_node_is_drained_and_serves_again_as_every_open_page_shows(page: Page, context: BrowserContext) -> None:
     other = context.new_page()
     other.goto("/pools/")
@@ -343,11 +355,11 @@ def test_a_node_is_drained_and_serves_again_as_every_open_page_shows(page: Page,
     page.click("[data-order=drain]")
     expect(page.locator("[data-confirm]")).to_contain_text("refuses new calls from now on")
     page.fill("#reason", "a new disk")
-    page.click("[data-confirm] button")
+    confirm(page, page.locator("[data-drain=drained]"))
     expect(page.locator("[data-drain=drained]")).to_contain_text("a new disk")
     expect(other.locator("[data-banner=drain]")).to_contain_text("user demo")
     page.click("[data-order=resume]")
-    page.click("[data-confirm] button")
+    confirm(page, page.locator("[data-order=drain]"))
     expect(page.locator("[data-order=drain]")).to_be_visible()
     expect(other.locator("[data-banner=drain]")).to_have_count(0)
 
@@ -422,11 +434,11 @@ def test_advice_is_applied_and_the_pool_follows(page: Page, demo: Demo) -> None:
     # Defined as in the admin: pools of the settings are shown the line to write there instead.
     run_in_shell(demo, "Pool.objects.create(name='hasty', adapter='primes', size=1, ttl=1, min_lifetime=60)")
     page.goto("/diagnostics/")
-    page.locator('[data-recommendation="ttl:hasty"] [data-apply]').click(timeout=60_000)
+    page.locator('[data-recommendation="ttl:hasty"] [data-apply]').click()
     expect(page.locator("[data-confirm]")).to_contain_text("ttl: 1.0 becomes")
     page.fill("#reason", "it hardly lives")
     page.click("[data-confirm] button")
-    expect(page.locator(".notice", has_text="hasty is changed, in force")).to_be_visible()
+    expect(page.locator(".notice", has_text="hasty is changed")).to_be_visible()
     settle(page)
     # A successor that starts slower than all before it may bring new advice, but not the old.
     expect(page.locator('[data-recommendation="ttl:hasty"]', has_text="ttl 1 s")).to_have_count(0)
@@ -439,14 +451,16 @@ def run_in_shell(demo: Demo, code: str) -> str:
     """What the code prints at last."""
     made = [sys.executable, str(ROOT / "manage.py"), "shell", "-c", f"from snakepit.pools.models import Pool; {code}"]
     environment = demo.environment | {"SNAKEPIT_DEMO": "1"}
-    done = subprocess.run(made, cwd=ROOT, env=environment, check=True, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        made, cwd=ROOT, env=environment, check=True, capture_output=True, text=True, timeout=PATIENCE / 1000
+    )
     return (done.stdout.splitlines() or [""])[-1]
 
 
 def test_a_viewer_sees_no_action_and_is_refused_every_order(demo: Demo, browser: Browser, job: str) -> None:
     made = [sys.executable, str(ROOT / "manage.py"), "shell", "-c", LOOKER]
     environment = demo.environment | {"SNAKEPIT_DEMO": "1"}
-    subprocess.run(made, cwd=ROOT, env=environment, check=True, capture_output=True, timeout=60)
+    subprocess.run(made, cwd=ROOT, env=environment, check=True, capture_output=True, timeout=PATIENCE / 1000)
     context = browser.new_context(base_url=demo.url)
     context.set_default_timeout(PATIENCE)
     page = context.new_page()
