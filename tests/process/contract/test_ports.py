@@ -22,7 +22,7 @@ import pytest
 
 from snakepit.pools import conf
 from snakepit.pools.adapters.grpc.link import GrpcLinker
-from snakepit.pools.adapters.processes import orphans
+from snakepit.pools.adapters.processes import orphans, stacks
 from snakepit.pools.adapters.processes.launcher import LaunchSettings, ProcessLauncher
 from snakepit.pools.adapters.records.event_log import EventLog
 from snakepit.pools.broker.errors import StacksUnavailable
@@ -601,7 +601,11 @@ async def test_memory_and_cpu_time_are_measured_while_the_worker_lives(start_wor
     assert 0 <= driver.process.cpu_seconds() < 1000  # one that was forked has hardly begun
 
 
-async def test_stacks_are_read_while_the_worker_lives_and_refused_afterwards(start_worker: Any) -> None:
+async def test_stacks_are_read_while_the_worker_lives_and_refused_afterwards(
+    start_worker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for bound in ("TIMEOUT", "THREAD_TIMEOUT"):  # a thread of a machine that stands still answers later
+        monkeypatch.setattr(stacks, bound, PATIENCE)
     driver = await start_worker()
     await driver.reports.until("hello")
     for _ in range(2):
