@@ -172,7 +172,8 @@ def _encoded(values: Mapping[str, Any], *, plain: bool) -> _Parts:
 
 
 def _encoded_parts(values: Mapping[str, Any], *, plain: bool) -> _Parts:
-    size, attachments = 0, dict[str, bytes]()
+    size = 0
+    attachments: dict[str, bytes] = {}
     for name, value in values.items():
         if type(value) in typed.PLAIN:
             continue

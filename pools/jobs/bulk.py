@@ -147,7 +147,8 @@ class _Submission:
         self._new: list[Job] = []
         self._size = 0
         self._by_key: dict[str, Job] = {}
-        self._unique, self._same = only, dict[str, Job]()
+        self._unique = only
+        self._same: dict[str, Job] = {}
         self._ids = uuid7s(needs.ids)
         like = Job(key=self._caller.key if self._caller else "", **self._shared)
         columns = {field.attname: getattr(like, field.attname) for field in Job._meta.concrete_fields}

@@ -47,7 +47,7 @@ def loads(text: bytes, *, max_depth: int) -> Any:
     except ValueError:
         raise NotStrict("contains a whole number of more than 4300 digits") from None
     # The walk costs more than the parsing, and few bodies can hold what it looks for.
-    if b"\\u" in text or text.count(b"[") + text.count(b"{") > max_depth:
+    if text.find(b"\\u") >= 0 or text.count(b"[") + text.count(b"{") > max_depth:
         problem = find_problem(value, max_depth=max_depth)
         if problem:
             raise NotStrict(problem)

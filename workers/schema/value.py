@@ -84,7 +84,7 @@ def encode_json(value: Any, limit: int, what: str = "result") -> bytes:
     """
     typed.check_room(value, limit, what)
     data = _encode_fast(value)
-    if data is None or b'{"$' in data or too_deep(data) or (_ODD_KEY.search(data) and _repeats_key(data)):
+    if data is None or data.find(b'{"$') >= 0 or too_deep(data) or (_ODD_KEY.search(data) and _repeats_key(data)):
         # Rare: NaN, a cycle, keys that are no text or have the same text, a tag, too deep. Convert it piece by piece.
         try:
             data = typed.to_bytes(_ENCODER.encode(PlainConverter(limit, what).plain(value)))

@@ -40,14 +40,14 @@ class Pool:
         self.accepted_count = self.finished_count = self.failed_count = self.retried_count = 0
         self.dispatcher = Dispatcher(self.timers, Batches(self.queue, self.timers))
         self.admission = Admission(self.worker_set, self.queue, self.dispatcher)
-        self._retry_rule = RetryRule(spec.retry_budget)
-        self._workers_changed = True
+        self._retry_rule, self._workers_changed = RetryRule(spec.retry_budget), True
 
     # Facts about calls
 
     def submit(self, calls: Iterable[Call], now: float) -> list[Action]:
         """Accept calls, in this order, or refuse them with a Fail each."""
-        actions, waiting = list[Action](), list[Call]()
+        actions: list[Action] = []  # not `list[Action]()`: to call an alias raises and drops an AttributeError inside
+        waiting: list[Call] = []
         admission, dispatcher, batches = self.admission, self.dispatcher, self.dispatcher.batches
         for call in calls:
             refusal = admission.refusal(call, self.calls)

@@ -98,7 +98,7 @@ class Runner:
     def submit(self, asked: Sequence[tuple[int, Request, Reply]]) -> None:
         """Take calls, each with its number in this broker's life, that differ only in their arguments. Answers come
         through `reply`, perhaps before this returns."""
-        now, alike, spec, boot, calls = self._now(), asked[0][1], self.pool.spec, self._deps.boot, list[Call]()
+        now, alike, spec, boot, calls = self._now(), asked[0][1], self.pool.spec, self._deps.boot, []
         command = self.commands.get(alike.command)
         streams = command.streams if command else alike.credit > 0
         timeout = alike.timeout or (command.timeout if command else 0.0)
