@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from django.test import Client
 
-from snakepit.pools.broker.errors import BrokerError, DeadlineExceeded
+from snakepit.pools.broker.errors import UNKNOWN, BrokerError, BrokerUnreachable, DeadlineExceeded
 from snakepit.pools.client import connect, shared
 from snakepit.pools.dashboard.hub import Hub
 from snakepit.pools.models import Pool
-from snakepit.pools.web.last_status import PATIENCE, PAUSE, LastStatus
+from snakepit.pools.web.last_status import PATIENCE, PAUSE, SILENT, LastStatus
 from tests.process.integration.fakes import FakeClient, unreachable
 
 BOUND = 1.0  # seconds that a page or a probe may wait for the broker
@@ -148,6 +148,10 @@ def test_another_kind_of_trouble_has_its_own_time(monkeypatch: pytest.MonkeyPatc
     silent = DeadlineExceeded("Status was not answered.")
     assert known.missed(silent).since == 1000.0
     clock[0] = 1010.0
+    assert known.missed(silent).since == 1000.0
+    # A client closes the connection of a silent broker after a while, and then asks over a new one.
+    lost = known.missed(BrokerUnreachable("The connection to the broker was lost.", outcome=UNKNOWN))
+    assert (lost.since, lost.kind) == (1000.0, SILENT)
     assert known.missed(silent).since == 1000.0
     assert known.missed(unreachable()).since == 1010.0
     clock[0] = 1020.0
