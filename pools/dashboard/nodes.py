@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import timedelta
 
 from django.http import HttpRequest, HttpResponse
 
@@ -19,16 +19,16 @@ from snakepit.pools.models.moments import utc_now
 
 @page("nodes")
 def nodes(request: HttpRequest, visit: Visit) -> HttpResponse:
-    now = utc_now()
-    rows = [{"node": node, "state": _state(node, now)} for node in Node.objects.order_by("name")[:200]]
+    now, found = utc_now(), Node.objects.with_silence().order_by("name")[:200]
+    rows = [{"node": node, "state": _state(node, node.silence), "seen": now - node.silence} for node in found]
     snippets = [*rest(request, "GET", "nodes"), shell("snakepit status")]
     return show(request, visit, "snakepit/nodes.html", {"rows": rows, "snippets": snippets})
 
 
-def _state(node: Node, now: datetime) -> str:
+def _state(node: Node, silence: timedelta) -> str:
     if node.stopped:
         return "stopped"
-    if (now - node.seen_at).total_seconds() > SILENT:
+    if silence > SILENT:
         return "silent"
     return "draining" if node.draining else "live"
 

@@ -3,6 +3,7 @@ ended jobs, whether there are jobs, soft limits."""
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from dataclasses import dataclass
 from datetime import timedelta
@@ -29,13 +30,13 @@ OVERDUE = 60.0  # seconds that a due job may wait for a Celery worker
 LATELY_COUNTED = 2000  # of those jobs; of more, the newest are counted
 POOLS = 1000  # with queued jobs
 GROUPS = 5  # causes that are shown
-SILENT = 20.0  # seconds without an update; the recorder writes every five
+SILENT = timedelta(seconds=20)  # without an update; the recorder writes every five seconds
 
 
 def read_stored_state() -> StoredState:
     with db_unit():
-        before = utc_now() - timedelta(seconds=SILENT)
-        silent = Node.objects.filter(stopped=False, seen_at__lt=before).values_list("name", "seen_at")
+        silent = Node.objects.filter(stopped=False).silent_for(SILENT).with_silence().values_list("name", "silence")
+        silent_since = tuple((name, time.time() - silence.total_seconds()) for name, silence in silent)
         quarantined = Job.objects.filter(state=QUARANTINED).order_by("-pk")
         ends = [at.timestamp() for at in quarantined.values_list("finished_at", flat=True)[: COUNTED + 1] if at]
         ended = _ended_lately()
@@ -43,7 +44,7 @@ def read_stored_state() -> StoredState:
         late, refused = _schedules()
         limits = Pool.objects.filter(memory_soft_mb__isnull=False).values_list("name", "memory_soft_mb")
         return StoredState(
-            silent_nodes=tuple((name, seen.timestamp()) for name, seen in silent),
+            silent_nodes=silent_since,
             quarantined=len(ends),
             quarantined_since=min(ends, default=0.0),
             ended_jobs=ended.most,

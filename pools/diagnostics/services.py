@@ -96,10 +96,10 @@ def _rows() -> dict[str, Any]:
             address=row.address,
             pid=row.pid,
             stopped=row.stopped,
-            silent=max(0.0, (now - row.seen_at).total_seconds()),
+            silent=max(0.0, row.silence.total_seconds()),
             labels=tuple(map(str, row.labels)),
         )
-        for row in Node.objects.all()
+        for row in Node.objects.with_silence()
     )
     alive = Q(expires_at__isnull=True) | Q(expires_at__gt=now)
     keys = tuple(ApiKeyFacts(name=row.name, days_left=_days(row.expires_at, now)) for row in _usable(alive))

@@ -11,11 +11,10 @@ from django.db.models import QuerySet
 from snakepit.pools import conf
 from snakepit.pools.broker.placement import find_nodes_problem, is_placed
 from snakepit.pools.broker.spec import PoolSpec
-from snakepit.pools.models.moments import utc_now
 from snakepit.pools.models.observed import Node
 from snakepit.pools.models.pool import Pool
 
-FRESH = 20.0  # seconds; a living broker writes every five
+FRESH = timedelta(seconds=20)  # a living broker writes every five seconds
 
 
 def is_hosted(nodes: Any) -> bool:
@@ -37,8 +36,8 @@ def placed() -> set[str]:
 
 def is_draining() -> bool:
     """Whether the broker of this node takes no calls, as it wrote itself a moment ago."""
-    fresh = utc_now() - timedelta(seconds=FRESH)
-    return Node.objects.filter(name=conf.node_name(), draining=True, stopped=False, seen_at__gte=fresh).exists()
+    own = Node.objects.filter(name=conf.node_name(), draining=True, stopped=False)
+    return own.seen_within(FRESH).exists()
 
 
 def hosted_with(specs: Mapping[str, PoolSpec]) -> list[str]:

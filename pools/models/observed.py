@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+from typing import Any, Self
+
 from django.db import models
-from django.db.models import Q
+from django.db.models import F, Q
+from django.db.models.functions import Now
 
 from snakepit.pools.models.moments import MomentField
 
 WORKER_STATES = ("starting", "ready", "draining", "stopping", "gone")
 LEVELS = ("info", "warning", "error")
+
+
+class NodeQuerySet(models.QuerySet["Node"]):
+    """Nodes by the time since their broker wrote the row. Both moments are of the database's clock.
+
+    With the clocks of two hosts, a live node would look silent as soon as they differ by some seconds.
+    """
+
+    def seen_within(self, period: timedelta) -> Self:
+        return self.filter(seen_at__gte=Now() - period)
+
+    def silent_for(self, period: timedelta) -> Self:
+        return self.filter(seen_at__lt=Now() - period)
+
+    def with_silence(self) -> Any:  # its types have no annotations
+        """Each with that time as `silence`."""
+        return self.annotate(silence=Now() - F("seen_at"))
 
 
 class Node(models.Model):
@@ -27,7 +48,9 @@ class Node(models.Model):
     stopped = models.BooleanField(default=False, help_text="The broker has shut down cleanly.")
     problems = models.JSONField(default=list, blank=True)
     started_at = MomentField(null=True, blank=True)
-    seen_at = MomentField(db_index=True)
+    seen_at = MomentField(db_index=True)  # by the database's clock
+
+    objects = NodeQuerySet.as_manager()
 
     class Meta:
         db_table = "snakepit_node"

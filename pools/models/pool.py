@@ -12,11 +12,12 @@ from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import IntegrityError, models, router, transaction
 from django.db.models import F, Q
 from django.db.models.base import ModelBase
+from django.db.models.functions import Now
 
 from snakepit.pools import conf
 from snakepit.pools.broker.sandbox import plain
 from snakepit.pools.broker.spec import FIELDS, InvalidSpec, PoolSpec, Preload, Profile, spec_from
-from snakepit.pools.models.moments import MomentField, utc_now
+from snakepit.pools.models.moments import MomentField
 from snakepit.pools.models.observed import Node
 from snakepit.pools.models.strict_json import find_problem
 from snakepit.pools.pool_size import bounded
@@ -219,7 +220,7 @@ def _sync_pools(node: str) -> list[str]:
     with transaction.atomic(using):  # brokers that start together must not overwrite each other's `owners`
         rows = {row.name: row for row in Pool.objects.using(using).select_for_update()}
         changed = [name for name, spec in specs.items() if _sync(rows.get(name) or Pool(name=name), spec, using)]
-        Node.objects.filter(name=node).update(seen_at=utc_now())  # a node that returns owns its pools again
+        Node.objects.filter(name=node).update(seen_at=Now())  # a node that returns owns its pools again
         left = _nodes_left()
         for row in Pool.objects.using(using).filter(source=Pool.Source.SETTINGS):
             owners = sorted({*row.owners, node} - left if row.name in specs else {*row.owners} - {node} - left)
@@ -234,7 +235,7 @@ def _sync_pools(node: str) -> list[str]:
 
 def _nodes_left() -> set[str]:
     """Nodes that have been away for OWNER_AWAY. Hosts of containers get a new name at each deployment."""
-    return set(Node.objects.filter(seen_at__lt=utc_now() - OWNER_AWAY).values_list("name", flat=True))
+    return set(Node.objects.silent_for(OWNER_AWAY).values_list("name", flat=True))
 
 
 def _sync(pool: Pool, spec: PoolSpec, using: str) -> bool:

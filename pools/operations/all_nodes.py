@@ -21,7 +21,6 @@ from snakepit.pools.client.routing.client import RoutedClient
 from snakepit.pools.client.routing.discovery import MAX_SILENCE, MOST_NODES, THIS_HOST, NodeRow, reach
 from snakepit.pools.jobs.leases import db_unit
 from snakepit.pools.models import Node
-from snakepit.pools.models.moments import utc_now
 
 ANSWER = 0.8  # seconds that a node may take
 
@@ -46,10 +45,10 @@ def known(broker: Any) -> tuple[AskedNode, ...]:
     if not isinstance(broker, RoutedClient):
         return (AskedNode("", broker, own=True, named=False),)
     with db_unit():
-        rows = Node.objects.filter(stopped=False, seen_at__gte=utc_now() - MAX_SILENCE).order_by("name")
-        found = list(rows.values_list("name", "address", "host", "advertised", "seen_at")[:MOST_NODES])
+        rows = Node.objects.filter(stopped=False).seen_within(MAX_SILENCE).with_silence().order_by("name")
+        found = list(rows.values_list("name", "address", "host", "advertised", "silence")[:MOST_NODES])
     given = [NodeRow(name, path, host, tuple(map(str, more))) for name, path, host, more, _ in found]
-    seen = {name: at.timestamp() for name, *_, at in found}
+    seen = {name: time.time() - silence.total_seconds() for name, *_, silence in found}
     nodes, away = reach(given, broker.target)
     asked = [
         AskedNode(one.name, None, f"no broker listens at {one.target}", one.own, one.named)

@@ -28,6 +28,7 @@ from django.db import (
     connections,
     transaction,
 )
+from django.db.models.functions import Now
 
 from snakepit.pools import conf, signals
 from snakepit.pools.adapters.records.minute_aggregator import MinuteAggregator, MinuteTotals
@@ -36,6 +37,7 @@ from snakepit.pools.broker.events import Kind
 from snakepit.pools.broker.status import BrokerStatus, NodeStatus, WorkerStatus
 from snakepit.pools.host import host_id, socket_id
 from snakepit.pools.models import PoolPeriod, schema
+from snakepit.pools.models.moments import utc_now
 from snakepit.pools.models.observed import LEVELS, WORKER_STATES, Event, Node, Worker
 from snakepit.pools.models.strict_json import scrub, scrub_text
 
@@ -220,7 +222,7 @@ class _Rows:
         self.__init__(self.name)  # type: ignore[misc]
 
     def write(self, status: BrokerStatus) -> None:
-        now, tick = datetime.now(UTC), time.monotonic()
+        now, tick = utc_now(), time.monotonic()
         beat = tick - self._last_beat >= BEAT
         columns = _node_columns(status.node)
         workers = {one.id: _worker_columns(one) for one in status.workers}
@@ -228,7 +230,8 @@ class _Rows:
         present = frozenset(workers)
         if not (beat or changed or columns != self._node or present != self._present):
             return
-        node, _ = Node.objects.update_or_create(name=self.name, defaults={**columns, "stopped": False, "seen_at": now})
+        seen = {"stopped": False, "seen_at": Now()}
+        node, _ = Node.objects.update_or_create(name=self.name, defaults={**columns, **seen})
         self._upsert(node, changed, now)
         if present != self._present:
             _mark_gone(Worker.objects.filter(node=node).exclude(worker_id__in=present), now)
@@ -259,9 +262,8 @@ class _Rows:
 
     def close(self) -> None:
         """Mark the node as stopped and its workers as gone, after a clean shutdown."""
-        now = datetime.now(UTC)
-        Node.objects.filter(name=self.name).update(stopped=True, seen_at=now)
-        _mark_gone(Worker.objects.filter(node__name=self.name), now)
+        Node.objects.filter(name=self.name).update(stopped=True, seen_at=Now())
+        _mark_gone(Worker.objects.filter(node__name=self.name), utc_now())
 
 
 def prune() -> None:
@@ -283,7 +285,7 @@ def _mark_gone(rows: Any, now: datetime) -> None:
 
 def _event_row(node: str, at: float, event: BrokerEvent) -> Event:
     return Event(
-        at=_moment(at) or datetime.now(UTC),
+        at=_moment(at) or utc_now(),
         node=scrub_text(node, 200),
         kind=scrub_text(str(event.kind), 50),
         pool=scrub_text(event.pool, 48),

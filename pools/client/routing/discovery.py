@@ -109,10 +109,9 @@ def _rows() -> list[NodeRow]:
     if not apps.ready or not apps.is_installed("snakepit.pools"):
         return []
     from snakepit.pools.models import Node
-    from snakepit.pools.models.moments import utc_now
 
     try:
-        rows = Node.objects.filter(stopped=False, seen_at__gte=utc_now() - MAX_SILENCE).order_by("name")
+        rows = Node.objects.filter(stopped=False).seen_within(MAX_SILENCE).order_by("name")
         found = rows.values_list("name", "address", "host", "advertised")[:MOST_NODES]
         return [NodeRow(name, path, host, tuple(map(str, more))) for name, path, host, more in found]
     finally:
