@@ -74,7 +74,7 @@ def test_schedulers_that_read_the_same_row_make_one_run() -> None:
     row = make()
     due(row)
     first, second = PeriodicJob.objects.get(), PeriodicJob.objects.get()
-    assert [periodic._attempt(first), periodic._attempt(second)] == [True, False]
+    assert [periodic._attempt(one, utc_now()) for one in (first, second)] == [True, False]
     assert (Job.objects.count(), PeriodicRun.objects.count()) == (1, 1)
 
 
@@ -120,6 +120,22 @@ def test_missed_runs_follow_the_policy(misfire: str, runs: int) -> None:
     assert row.next_run is not None
     assert row.next_run > utc_now()
     assert row.runs.count() == runs
+
+
+@pytest.mark.parametrize("offset", [timedelta(days=3), timedelta(days=-3)], ids=["ahead", "behind"])
+def test_a_scheduler_with_another_clock_runs_what_is_due_by_the_databases(
+    offset: timedelta, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = make(misfire="skip", cron="", interval=86_400)
+    nominal = due(row, timedelta(0)).replace(microsecond=0)
+    PeriodicJob.objects.filter(pk=row.pk).update(next_run=nominal)
+    monkeypatch.setattr(periodic, "utc_now", lambda: datetime.now(UTC) + offset)
+    monkeypatch.setattr(periodic, "late_after", lambda: timedelta(hours=1))
+    assert periodic.run_due() == 1
+    row.refresh_from_db()
+    assert row.last_run is not None
+    assert row.next_run is not None
+    assert nominal <= row.last_run < row.next_run <= utc_now() + timedelta(days=1)
 
 
 def test_a_pause_submits_nothing_and_leaves_no_missed_runs() -> None:
