@@ -65,5 +65,5 @@ def test_no_descriptor_is_left(pools: Pools) -> None:
         connect().call("large", "doubled", value=np.ones(MIB // 4))
     pools.calls.clear()
     gc.collect()
-    # Those that are kept, and that of the last call, which its worker's thread may not have dropped yet.
-    assert memory_files(os.getpid()) <= MOST_FILES + 1
+    # Those that are kept, and those of the last call, which its worker's thread may not have dropped yet.
+    assert memory_files(os.getpid()) <= MOST_FILES + 4
