@@ -52,6 +52,8 @@ class WorkerGrowth:
     grown: float = 0.0  # MiB in all pairs
     calls: int = 0
     samples: int = 0  # pairs
+    last: dict[int, int] = field(default_factory=dict)  # calls in the last pair, by column
+    last_delta: float = 0.0  # MiB in it
 
     @property
     def mb(self) -> float | None:
@@ -101,6 +103,7 @@ class MemoryGrowth:
             return
         if not counts:
             if idle:  # it grew or shrank by itself: no command is the cause
+                self._take_back(worker, worker.memory - memory)
                 worker.memory = memory
             return  # else within a call that is still to be counted
         delta, worker.memory, worker.counts = memory - worker.memory, memory, defaultdict(int)
@@ -113,9 +116,25 @@ class MemoryGrowth:
             self.calls += calls
             known = command if command in worker.totals or len(worker.totals) < COLUMNS else OTHERS
             worker.totals[known] = worker.totals.get(known, 0) + calls
-        self._add_pair(counts, delta)
+        worker.last, worker.last_delta = self._add_pair(counts, delta), delta
 
-    def _add_pair(self, counts: dict[str, int], delta: float) -> None:
+    def _take_back(self, worker: WorkerGrowth, fallen: float) -> None:
+        """What calls left for some seconds, such as a file of a large result, is no growth when it is gone.
+
+        No more than the last pair grew: the share of a worker in common memory falls when another worker starts.
+        """
+        fallen = min(fallen, worker.last_delta)
+        if fallen <= 0.0:
+            return
+        worker.grown -= fallen
+        self.grown -= fallen
+        self._squares += (worker.last_delta - fallen) ** 2 - worker.last_delta**2
+        for column, calls in worker.last.items():
+            self._effects[column] -= calls * fallen
+        worker.last_delta -= fallen
+        self._found = None
+
+    def _add_pair(self, counts: dict[str, int], delta: float) -> dict[int, int]:
         row: dict[int, int] = {}
         for command, calls in counts.items():
             column = self._column(command)
@@ -133,6 +152,7 @@ class MemoryGrowth:
             for other, beside in row.items():
                 self._products[one][other] += calls * beside
         self._found = None
+        return row
 
     def _column(self, command: str) -> int:
         if command not in self._columns and len(self._columns) >= COLUMNS:

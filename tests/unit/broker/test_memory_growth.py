@@ -60,6 +60,33 @@ def test_the_leaking_command_is_found_among_others_through_noise() -> None:
     assert words.endswith("MiB per 1,000 calls, mostly `embed`")
 
 
+def test_memory_that_falls_when_the_calls_are_over_is_no_growth() -> None:
+    """A worker keeps the files of large results for some seconds."""
+    growth = MemoryGrowth()
+    worker = Worker(growth, {"leak": 0.5}).run(render=1)
+    for _ in range(10):
+        worker.memory += 250.0
+        worker.run(render=5, leak=2)
+        worker.memory -= 250.0
+        worker.run()
+    worker.run(leak=20)
+    assert growth.mb == pytest.approx(20 / 90 * 1000)
+    assert worker.own.mb == pytest.approx(20 / 90 * 1000)
+    found = {one.command: one for one in growth.commands()}
+    assert found["leak"].mb == pytest.approx(500.0)
+    assert found["render"].mb == pytest.approx(0.0, abs=1e-6)
+
+
+def test_a_worker_that_comes_to_share_more_memory_hides_one_pair_at_most() -> None:
+    growth = MemoryGrowth()
+    worker = Worker(growth, {"leak": 0.5}).run(leak=1)
+    for _ in range(10):
+        worker.run(leak=10)
+    worker.memory -= 400.0
+    worker.run()
+    assert growth.mb == pytest.approx(9 * 5.0 / 100 * 1000)
+
+
 def test_too_few_calls_or_samples_are_no_evidence() -> None:
     growth = MemoryGrowth()
     worker = Worker(growth, {"embed": 1.0}).run(embed=1)
