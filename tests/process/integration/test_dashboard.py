@@ -246,7 +246,8 @@ def test_the_charts_get_columns_of_one_length(viewer: Client, broker: FakeClient
     for query in ("", "?pool=digits&span=300"):
         found = viewer.get(f"/live/series/{query}").json()
         assert set(found["columns"]) == set(found["live"])
-        assert {len(column) for column in found["columns"].values()} == {1}
+        (length,) = {len(column) for column in found["columns"].values()}
+        assert length >= 1  # one more for each second that has passed
     assert viewer.get("/live/series/?span=7").status_code == 400
 
 

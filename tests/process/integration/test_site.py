@@ -63,7 +63,7 @@ print(style.status_code, style["Content-Type"].partition(";")[0], len(style.getv
     environment = {"PATH": os.environ["PATH"], "DJANGO_SETTINGS_MODULE": "snakepit.site.settings"}
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, env={**environment, "SNAKEPIT_STATE_DIR": str(tmp_path)},
-        capture_output=True, text=True, timeout=100, check=False,
+        capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["200", "text/css", "True"]
@@ -252,7 +252,7 @@ def settings_with(tmp_path: Path, show: str = "None", **environment: str) -> sub
     clean = {name: value for name, value in os.environ.items() if not name.startswith("SNAKEPIT_")}
     env = {**clean, "SNAKEPIT_STATE_DIR": str(tmp_path), **environment}
     command = [sys.executable, "-c", code]
-    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300, check=False)
 
 
 def test_a_secret_key_is_made_once_and_kept(tmp_path: Path) -> None:
@@ -300,7 +300,7 @@ def test_an_installed_site_keeps_its_state_where_it_runs_and_not_among_the_packa
     code = "from snakepit.site import settings; print(settings.__file__, settings.STATE_DIR)"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=here, env={**clean, "PYTHONPATH": str(packages)},
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     settings_file = packages / "snakepit" / "site" / "settings.py"
     assert done.stdout.split() == [str(settings_file), str(here / ".snakepit")], done.stderr
