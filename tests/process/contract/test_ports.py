@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -760,13 +761,14 @@ IN_DATABASE = pytest.param("database", marks=pytest.mark.django_db(transaction=T
 
 
 @pytest.fixture(params=["list", "log", IN_DATABASE])
-def books(request: pytest.FixtureRequest) -> Iterator[Books]:
+def books(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Books]:
     if request.param == "database":
         from snakepit.pools.adapters.records.recorder import DatabaseRecorder
         from snakepit.pools.models import Event as Row
         from snakepit.pools.models import Worker
 
         recorder = DatabaseRecorder("node-1", pause=0.01)
+        monkeypatch.setattr(recorder, "stop", partial(recorder.stop, PATIENCE))  # a broker that ends waits less
         yield Books(
             recorder,
             lambda: list(Row.objects.order_by("pk").values_list("message", flat=True)),

@@ -51,7 +51,7 @@ def running() -> Any:
     recorder = DatabaseRecorder(pause=0.01)
     recorder.start()
     yield recorder
-    recorder.stop()
+    recorder.stop(60)
 
 
 def test_events_become_rows_in_their_order(running: DatabaseRecorder) -> None:
@@ -102,7 +102,7 @@ def test_the_row_of_a_worker_that_ended_has_its_last_count_and_the_reason(kind: 
     recorder.record(1e9, replace(ended, worker="digits-9"))  # of no snapshot
     recorder.observe(snapshot(worker("digits-1", served=0), worker("digits-2", served=3)))
     recorder.start()
-    recorder.stop()
+    recorder.stop(60)
     rows = Worker.objects.order_by("worker_id").values_list("worker_id", "state", "served", "reason")
     assert list(rows) == [("digits-1", "gone", 7, "crash"), ("digits-2", "gone", 3, "")]
 
@@ -122,7 +122,7 @@ def test_a_stop_writes_what_is_left_and_ends_the_rows() -> None:
     recorder.start()
     recorder.observe(snapshot(worker("digits-1")))
     recorder.record(1e9, BrokerEvent(Kind.NODE_STOPPING))
-    recorder.stop()
+    recorder.stop(60)
     assert Event.objects.get().kind == "node.stopping"
     assert Worker.objects.get().state == "gone"
     assert Node.objects.get().stopped
@@ -171,7 +171,7 @@ def test_events_outlive_a_loss_of_the_database(monkeypatch: pytest.MonkeyPatch) 
     recorder.record(2e9, BrokerEvent(Kind.WORKER_DIED, worker="digits-1"))
     back.set()
     wait_until(lambda: Event.objects.count() == 2)
-    recorder.stop()
+    recorder.stop(60)
     assert list(Event.objects.order_by("id").values_list("kind", flat=True)) == ["worker.started", "worker.died"]
     assert Worker.objects.count() == 1
 
@@ -183,7 +183,7 @@ def test_the_buffer_is_bounded_and_counts_what_it_drops(monkeypatch: pytest.Monk
         recorder.record(1e9, BrokerEvent(Kind.WORKER_STARTED, worker=f"digits-{number}"))
     assert recorder.dropped == 2
     recorder.start()
-    recorder.stop()
+    recorder.stop(60)
     assert set(Event.objects.values_list("worker", flat=True)) == {"digits-2", "digits-3", "digits-4"}
 
 
@@ -216,7 +216,7 @@ def test_old_events_are_pruned(settings: Any) -> None:
     for number in range(150):
         recorder.record(1e9 + number, BrokerEvent(Kind.WORKER_STARTED, worker=str(number)))
     recorder.start()
-    recorder.stop()
+    recorder.stop(60)
     assert list(Event.objects.order_by("id").values_list("worker", flat=True)) == [str(n) for n in range(50, 150)]
 
 
