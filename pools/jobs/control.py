@@ -11,11 +11,13 @@ from django.db import transaction
 from django.db.models import Exists, OuterRef
 
 from snakepit.pools.broker.errors import BadRequest
+from snakepit.pools.broker.spec import ON_FAILURE
 from snakepit.pools.jobs import after_end, ends, leases, limits, messages, workflows
 from snakepit.pools.jobs.policy import Transition
 from snakepit.pools.jobs.predecessors import id_of
 from snakepit.pools.jobs.signals import emit_finished, emit_requeued
 from snakepit.pools.jobs.submission import enqueue
+from snakepit.pools.jobs.target import JobTarget
 from snakepit.pools.models import Job, JobEdge, JobEntry, schema
 from snakepit.pools.models.states import BLOCKED, CANCELLED, QUEUED, RUNNING, UNSUCCESSFUL, WAITING
 
@@ -104,8 +106,10 @@ def requeue(job_ids: Sequence[Any]) -> frozenset[Any]:
 
 
 def clone(job: Job | UUID | str, owner: str = "") -> Job:
-    """Submit a new job with the same command, arguments and options."""
+    """Submit a new job with the same command, arguments and options, if the pool's workers would take it now."""
     row = _read(id_of("job", job))
+    if row.command != ON_FAILURE:  # of a hook's own job, only the pool can be gone
+        JobTarget(row.pool, row.command).check(row.arguments)
     wanted = {name: getattr(row, name) for name in COPIED}
     wanted["limit_key"] = limits.current_key(row.pool, row.arguments)
     return enqueue({**wanted, "owner": owner or row.owner, "idempotency_key": ""})

@@ -129,3 +129,24 @@ def test_a_broker_that_hangs_blocks_no_submission(broker: Broker) -> None:
         assert not broker.hangs.is_set()
     finally:
         broker.hangs.set()
+
+
+def test_a_clone_is_refused_as_its_submission_would_be_now(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands, "cache", commands.CommandCache(WITHIN))  # the broker answers, also on a slow machine
+    job = jobs.submit("digits", "classify", pixels=[1.0])
+    assert jobs.clone(job.pk).arguments == {"pixels": [1.0]}
+    broker.schema = schema(picture={"type": "string"})
+    commands.cache.clear()
+    with pytest.raises(BadArguments, match="pixels"):
+        jobs.clone(job.pk)
+    broker.names = ["read"]
+    commands.cache.clear()
+    with pytest.raises(CommandUnknown):
+        jobs.clone(job.pk)
+    Pool.objects.filter(name="digits").update(enabled=False)
+    with pytest.raises(PoolUnknown, match="disabled"):
+        jobs.clone(job.pk)
+    Pool.objects.all().delete()
+    with pytest.raises(PoolUnknown):
+        jobs.clone(job.pk)
+    assert Job.objects.count() == 2
