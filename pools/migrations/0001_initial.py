@@ -1156,7 +1156,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name="job",
-            index=models.Index(fields=["owner", "-id"], name="snakepit_job_owner_id"),
+            index=models.Index(fields=["owner", "-id", "pool", "command"], name="snakepit_job_owner_id"),
         ),
         migrations.AddIndex(
             model_name="job",
@@ -1218,7 +1218,7 @@ class Migration(migrations.Migration):
             model_name="job",
             index=models.Index(
                 condition=models.Q(("state__in", ("failed", "cancelled", "lost", "quarantined"))),
-                fields=["owner", "-id"],
+                fields=["owner", "-id", "pool", "state"],
                 name="snakepit_job_owner_bad",
             ),
         ),
@@ -1226,7 +1226,7 @@ class Migration(migrations.Migration):
             model_name="job",
             index=models.Index(
                 condition=models.Q(("state__in", ("failed", "cancelled", "lost", "quarantined"))),
-                fields=["command", "-id"],
+                fields=["command", "-id", "pool", "state"],
                 name="snakepit_job_command_bad",
             ),
         ),
@@ -1234,7 +1234,7 @@ class Migration(migrations.Migration):
             model_name="job",
             index=models.Index(
                 condition=models.Q(("state__in", ("blocked", "queued", "running"))),
-                fields=["owner", "-id"],
+                fields=["owner", "-id", "pool"],
                 name="snakepit_job_owner_active",
             ),
         ),
@@ -1242,7 +1242,7 @@ class Migration(migrations.Migration):
             model_name="job",
             index=models.Index(
                 condition=models.Q(("state__in", ("blocked", "queued", "running"))),
-                fields=["command", "-id"],
+                fields=["command", "-id", "pool"],
                 name="snakepit_job_command_active",
             ),
         ),

@@ -221,7 +221,8 @@ class Job(models.Model):
         indexes = [
             models.Index(fields=["state", "-id"], name="snakepit_job_state_id"),
             models.Index(fields=["pool", "state", "-id"], name="snakepit_job_pool_id"),
-            models.Index(fields=["owner", "-id"], name="snakepit_job_owner_id"),
+            # The columns behind the id are compared in the index: rows of an owner in other pools are not read.
+            models.Index(fields=["owner", "-id", "pool", "command"], name="snakepit_job_owner_id"),
             models.Index(fields=["pool", "-id"], name="snakepit_job_pool_only"),
             models.Index(fields=["pool", "command", "-id"], name="snakepit_job_pool_command"),
             models.Index(fields=["command", "-id"], name="snakepit_job_command"),
@@ -234,12 +235,22 @@ class Job(models.Model):
             models.Index(fields=["unique_key"], name="snakepit_job_unique", condition=~Q(unique_key="")),
             # Errors in groups read the newest, alerts those of the last hour: both are few beside the others.
             models.Index(fields=["-id"], name="snakepit_job_unsuccessful", condition=Q(state__in=UNSUCCESSFUL)),
-            models.Index(fields=["owner", "-id"], name="snakepit_job_owner_bad", condition=Q(state__in=UNSUCCESSFUL)),
             models.Index(
-                fields=["command", "-id"], name="snakepit_job_command_bad", condition=Q(state__in=UNSUCCESSFUL)
+                fields=["owner", "-id", "pool", "state"],
+                name="snakepit_job_owner_bad",
+                condition=Q(state__in=UNSUCCESSFUL),
             ),
-            models.Index(fields=["owner", "-id"], name="snakepit_job_owner_active", condition=Q(state__in=ACTIVE)),
-            models.Index(fields=["command", "-id"], name="snakepit_job_command_active", condition=Q(state__in=ACTIVE)),
+            models.Index(
+                fields=["command", "-id", "pool", "state"],
+                name="snakepit_job_command_bad",
+                condition=Q(state__in=UNSUCCESSFUL),
+            ),
+            models.Index(
+                fields=["owner", "-id", "pool"], name="snakepit_job_owner_active", condition=Q(state__in=ACTIVE)
+            ),
+            models.Index(
+                fields=["command", "-id", "pool"], name="snakepit_job_command_active", condition=Q(state__in=ACTIVE)
+            ),
             # With `finished_at`, so that no list reads it: PostgreSQL takes its rows to lie next to each other.
             models.Index(
                 fields=["finished_at"],

@@ -169,6 +169,20 @@ def test_a_page_of_jobs_is_read_from_an_index_in_its_order(wanted: dict[str, Any
         assert "TEMP B-TREE" not in plan, plan
 
 
+@pytest.mark.parametrize(
+    ("index", "columns"),
+    [("owner_id", ["owner", "id", "pool", "command"]), ("owner_bad", ["owner", "id", "pool", "state"]),
+     ("command_bad", ["command", "id", "pool", "state"]), ("owner_active", ["owner", "id", "pool"]),
+     ("command_active", ["command", "id", "pool"])],
+    ids=str,
+)  # fmt: skip
+def test_a_filter_is_compared_in_the_index_that_gives_the_order(index: str, columns: list[str]) -> None:
+    """Else a filter that no job matches, such as an owner and another's pool, reads all rows of the owner."""
+    with connection.cursor() as cursor:
+        found = connection.introspection.get_constraints(cursor, Job._meta.db_table)
+    assert found[f"snakepit_job_{index}"]["columns"] == columns
+
+
 # One job.
 
 
