@@ -30,7 +30,7 @@ NAME = "snakepit buffer"
 FUTURE_WRITE = 0x10  # F_SEAL_FUTURE_WRITE of Linux 5.1; Python has no name for it
 KEPT_SEALS = 0x02 | 0x04 | FUTURE_WRITE  # SHRINK, GROW
 LEAST = 256 * 1024  # bytes; a smaller file costs less to make than to keep
-MOST_BYTES = 256 * 2**20  # of all kept files
+MOST_BYTES = 256 * 2**20  # of all kept files, where no memory limit says less
 MOST_FILES = 8
 IDLE_SECONDS = 5.0  # that a file is kept
 
@@ -139,6 +139,7 @@ class KeptFiles:
 
     def __init__(self) -> None:
         self.forks = 0  # begins and ends of forks of this process so far
+        self.most_bytes = MOST_BYTES
         self._reset()
 
     def _reset(self) -> None:
@@ -168,7 +169,7 @@ class KeptFiles:
 
     def take(self, size: int) -> KeptFile | None:
         """A file for so many bytes, kept or new. None: such a file is not kept, or cannot be made."""
-        if self._loop is None or not LEAST <= size <= MOST_BYTES or not are_possible():
+        if self._loop is None or not LEAST <= size <= self.most_bytes or not are_possible():
             return None
         pages = -(-size // PAGE) * PAGE
         if self._files and self._lock.acquire(blocking=False):
@@ -206,7 +207,7 @@ class KeptFiles:
 
     def _beyond_bounds(self) -> list[KeptFile]:
         gone = []
-        while len(self._files) > MOST_FILES or sum(one.size for one in self._files) > MOST_BYTES:
+        while len(self._files) > MOST_FILES or sum(one.size for one in self._files) > self.most_bytes:
             gone.append(self._files.pop(0))
         return gone
 

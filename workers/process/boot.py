@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, TypeVar
 
+from snakepit.workers.kept_files import MOST_BYTES
+
 PROTOCOL = 1
 PROFILES = ("process", "thread")
 
@@ -59,6 +61,7 @@ class Boot:
     blas_threads: int = 0
     max_payload: int = 1 << 20
     buffer_fd: int = 0  # a datagram socket for descriptors of arguments; 0: none come
+    kept_bytes: int = MOST_BYTES  # of memory files that were sent and are kept to be written again
     thread_checks: bool = False
     no_new_privs: bool = False  # no program that it starts gets more rights, such as sudo
     sandbox: SandboxBoot = field(default_factory=SandboxBoot)
@@ -70,6 +73,7 @@ class Boot:
         _check_numbers(
             self, "parent", "listen_fd", "shared_page_fd", "threads", "blas_threads", "max_payload", "buffer_fd"
         )
+        _check_numbers(self, "kept_bytes")
         if type(self.parallelism) not in (int, float) or not self.parallelism >= 0:
             raise BootInvalid(f"parallelism: {self.parallelism!r} is not a number of at least 0")
         if self.profile not in PROFILES:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snakepit.workers.adapter import Adapter
+from snakepit.workers.kept_files import files
 from snakepit.workers.process import stacks, vitals
 from snakepit.workers.process.boot import PROTOCOL, Boot
 from snakepit.workers.process.shared_page import SharedPage
@@ -61,6 +62,7 @@ class WorkerProgram:
         page = SharedPage(boot.shared_page_fd)
         stacks.answer_with(page.descriptor)  # before the adapter loads: its import may hang
         self._preloaded = preloaded  # by the template that forked this worker
+        files.most_bytes = boot.kept_bytes
         self._link = WorkerService(boot.listen_fd, boot.max_payload, self.probe, boot.buffer_fd)
         self._direct_reply = DirectReplySender(boot.worker)
         idling = self._link.loop_owner if is_on(LOOP_OWNER) else None

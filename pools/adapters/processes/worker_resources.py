@@ -18,9 +18,12 @@ from snakepit.pools.broker.ports import LaunchOrder
 from snakepit.pools.broker.sandbox import closes_network, paths_of
 from snakepit.pools.broker.spec import PoolSpec, Profile
 from snakepit.pools.cgroups import usable_cores
+from snakepit.workers import kept_files
 from snakepit.workers.process import shared_page
 from snakepit.workers.process.boot import PROTOCOL
 from snakepit.workers.transport import buffer_inbox
+
+LIMIT_SHARE = 8  # of a pool's memory limit, the part that kept memory files may have
 
 
 class WorkerResources:
@@ -129,6 +132,7 @@ def boot_document(
             "listen_fd": listener_fd,
             "shared_page_fd": page_fd,
             "buffer_fd": buffer_fd,
+            "kept_bytes": kept_bytes(spec),
             "blas_threads": blas_threads(spec),
             "max_payload": spec.max_payload,
             "thread_checks": spec.thread_checks,
@@ -146,6 +150,12 @@ def sandbox_document(spec: PoolSpec, scratch: Path | None) -> dict[str, Any]:
         "paths": None if paths is None else list(paths),
         "scratch": str(scratch.parent) if scratch else "",
     }
+
+
+def kept_bytes(spec: PoolSpec) -> int:
+    """Bytes of memory files that a worker keeps to write again: an eighth of its memory limit, if it has one."""
+    limits = [limit for limit in (spec.memory_soft_mb, spec.memory_hard_mb) if limit is not None]
+    return min([kept_files.MOST_BYTES, *(int(limit * 2**20) // LIMIT_SHARE for limit in limits)])
 
 
 def blas_threads(spec: PoolSpec) -> int:
