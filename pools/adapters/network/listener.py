@@ -12,7 +12,7 @@ import errno
 import logging
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -106,29 +106,41 @@ class Listener:
         if not self._sockets:
             return
         for one in self._sockets:
-            self._start(self._accept(one))
+            self._listen(one)
             logger.info("gRPC on %s, TLS: %s", _name(one), self.tls.kind if self.tls else "none")
         self._start(self._tick())
 
-    def _start(self, work: Any) -> None:
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
-    async def _accept(self, listening: socket.socket) -> None:
-        while True:
-            try:
-                accepted, peer = await self._loop.sock_accept(listening)
-            except OSError as error:
-                logger.warning("no connection was accepted: %s", error)
-                await asyncio.sleep(PAUSE)
-                continue
-            host = str(peer[0])
-            if refused := self._limits.enter(host):
-                self._refuse(refused, host, "the limit of connections is reached")
-                accepted.close()
-                continue
-            self._start(self._open(accepted, host))
+    def _listen(self, listening: socket.socket) -> None:
+        if listening.fileno() >= 0:
+            self._loop.add_reader(listening, self._accept, listening)
+
+    def _accept(self, listening: socket.socket) -> None:
+        """Not by `sock_accept`: a task that is cancelled loses the connection that it has just got."""
+        try:
+            accepted, peer = listening.accept()
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            logger.warning("no connection was accepted: %s", error)
+            self._loop.remove_reader(listening)
+            self._loop.call_later(PAUSE, self._listen, listening)
+            return
+        accepted.setblocking(False)
+        host = str(peer[0])
+        if refused := self._limits.enter(host):
+            self._refuse(refused, host, "the limit of connections is reached")
+            accepted.close()
+            return
+        # A task that is cancelled before its first step never had the connection; a transport has let go by then.
+        self._start(self._open(accepted, host)).add_done_callback(
+            lambda opening: accepted.close() if opening.cancelled() else None
+        )
 
     def _refuse(self, reason: str, host: str, message: str) -> None:
         self.counts.refused[reason] += 1
@@ -186,10 +198,14 @@ class Listener:
             transport, protocol = await self._loop.connect_accepted_socket(make, accepted)
             return transport, protocol
         context = self.tls.loaded.context
-        _, tls = await self._loop.connect_accepted_socket(
+        raw, tls = await self._loop.connect_accepted_socket(
             lambda: TlsProtocol(context, make, self.config.handshake_timeout), accepted
         )
-        protocol = await tls.ready
+        try:
+            protocol = await tls.ready
+        except asyncio.CancelledError:
+            raw.abort()
+            raise
         return tls.transport, protocol
 
     def _allows(self, connection: NetworkPeer, frames: CheapFrames) -> bool:
@@ -253,6 +269,8 @@ class Listener:
         for task in self._tasks:
             task.cancel()
         for one in self._sockets:
+            if one.fileno() >= 0:
+                self._loop.remove_reader(one)
             one.close()
 
     def close(self) -> None:
