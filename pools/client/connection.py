@@ -194,8 +194,10 @@ async def connect(
             raise reason from error
         raise
     finally:
-        reply_socket.close()
-        channel.close()
+        try:
+            reply_socket.close()
+        finally:
+            channel.close()
 
 
 def _credentials(token: str) -> dict[str, str]:
