@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
 from asgiref.sync import SyncToAsync, sync_to_async
+from django.core.signals import setting_changed
 from django.db import connections
+from django.dispatch import receiver
 
 from snakepit.pools import conf
 from snakepit.pools.client import shared
@@ -44,12 +45,44 @@ def no_frozen_database(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(away, "SLOW", float("inf"))
 
 
+_naive: list[bool] = []  # whether a test has changed USE_TZ
+
+
+@receiver(setting_changed)
+def _note_naive(setting: str, **_: Any) -> None:
+    if setting == "USE_TZ":
+        _naive.append(True)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown() -> Iterator[None]:
+    """Django applies USE_TZ when it opens a connection to PostgreSQL. The next test must not read by the old one.
+
+    A thread that lives on has a connection of its own, and that keeps its time zone also when it opens again.
+    """
+    try:
+        return (yield)
+    finally:
+        if _naive:
+            _naive.clear()
+            connections.close_all()
+            SyncToAsync.single_thread_executor.submit(_forget_connections).result()
+
+
+def _forget_connections() -> None:
+    for alias in connections:
+        connections[alias].close()
+        del connections[alias]
+
+
 @pytest.fixture(autouse=True)
-def borrowed_thread(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Close the connection of the thread that async tests borrow: PostgreSQL drops no database in use."""
+def borrowed_thread() -> Iterator[None]:
+    """Close the connection of the thread that async code borrows, also the streams of a synchronous test.
+
+    PostgreSQL drops no database in use, and the connection keeps the time zone of the test that opened it.
+    """
     yield
-    if inspect.iscoroutinefunction(request.function):
-        SyncToAsync.single_thread_executor.submit(connections.close_all).result()
+    SyncToAsync.single_thread_executor.submit(connections.close_all).result()
 
 
 @pytest.fixture
