@@ -24,6 +24,7 @@ from snakepit.workers.process.shared_page import SharedPage
 
 TIMEOUT = 3.0  # seconds for all threads together
 THREAD_TIMEOUT = 0.5  # seconds for one thread
+SETTLE = 0.001  # seconds between two looks that find a thread's answer written
 MAX_THREADS = 200
 MAX_BYTES = 64 * 1024  # of one thread's answer
 LINE = re.compile(r'  File "(?P<file>.*)", line (?P<line>\d+|\?\?\?) in (?P<function>.*)')
@@ -94,11 +95,17 @@ async def _request(send: Callable[[], bool], task: Path, end: float) -> str:
         raise _Ended
     end = min(end, time.monotonic() + THREAD_TIMEOUT)
     pause = 0.0
+    seen = False
     while True:
         await asyncio.sleep(pause)
         masks = _masks(task)
         if not (masks["SigPnd"] | masks["SigBlk"]) & BIT:
-            return ""
+            if seen:
+                return ""
+            # Also so for a moment between taking the signal and running its handler, which blocks it: look again.
+            seen, pause = True, SETTLE
+            continue
+        seen = False
         if time.monotonic() > end:
             return "it did not answer: the kernel does not schedule it, or the machine is overloaded"
         pause = min(0.01, pause + 0.0005)
