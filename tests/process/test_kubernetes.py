@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from uvicorn.main import main as uvicorn_command
 
 from tests.brokers import PATIENCE
 from tests.certificates import Authority
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 FOLDER = ROOT / "deploy/kubernetes"
@@ -247,12 +247,6 @@ def status_of(request: urllib.request.Request) -> int:
             return int(response.status)
     except OSError:
         return 0
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as bound:
-        port: int = bound.getsockname()[1]
-        return port
 
 
 def test_a_web_server_reaches_the_broker_of_another_pod_through_mutual_tls() -> None:

@@ -37,8 +37,9 @@ ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(autouse=True)
-def fresh() -> Iterator[None]:
+def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     latest.forget()
+    monkeypatch.setitem(interpreters.ask.__kwdefaults__, "patience", 300.0)  # for a slow machine
     yield
     latest.forget()
 
