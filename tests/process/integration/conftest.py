@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
@@ -14,6 +15,7 @@ from django.dispatch import receiver
 from snakepit.pools import conf
 from snakepit.pools.client import shared
 from snakepit.pools.diagnostics import transport_watch
+from snakepit.pools.jobs import reconciler
 from snakepit.pools.models import ApiKey
 from snakepit.pools.web import away
 from snakepit.pools.web.last_status import last_status
@@ -30,6 +32,14 @@ def snakepit(settings: Any) -> Any:
     yield settings
     conf.forget()
     last_status.forget()
+
+
+@pytest.fixture(autouse=True)
+def known_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a process that has run for long, and in which no test has set the clock: it may judge leases."""
+    known = reconciler.ClockJumps()
+    known.leases_unreliable(time.monotonic() - 1e6, time.time() - 1e6, 0.0)
+    monkeypatch.setattr(reconciler, "clock_jumps", known)
 
 
 @pytest.fixture(autouse=True)

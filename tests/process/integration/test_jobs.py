@@ -6,7 +6,6 @@ import asyncio
 import functools
 import itertools
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from datetime import datetime, timedelta
@@ -170,14 +169,6 @@ def broker(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def pool(wire: Wire, db: None) -> Pool:
     return Pool.objects.create(name="digits", adapter="digits", size=1)
-
-
-@pytest.fixture(autouse=True)
-def known_clock(monkeypatch: pytest.MonkeyPatch, db: None) -> None:
-    """As in a process that has run for long: it may judge leases."""
-    known = reconciler.ClockJumps()
-    known.leases_unreliable(time.monotonic() - 1e6, reconciler._database_clock() - 1e6, 0.0)
-    monkeypatch.setattr(reconciler, "clock_jumps", known)
 
 
 @pytest.fixture

@@ -13,9 +13,7 @@ from typing import Any
 
 import pytest
 
-from snakepit.pools.adapters.processes.worker_resources import kept_bytes
 from snakepit.pools.broker.errors import ResultUnreadable
-from snakepit.pools.broker.spec import spec_from
 from snakepit.pools.client.call_messages import Delivered
 from snakepit.workers import buffers, kept_files, memory_file
 from snakepit.workers.buffers import BufferInvalid, Incoming, Outgoing
@@ -193,19 +191,6 @@ def test_kept_files_are_bounded_and_closed_in_time(
 
     loop.run_until_complete(asyncio.wait_for(wait(), 600))
     assert {(one.descriptor, one.address) for one in gone} == {(-1, 0)}
-
-
-@pytest.mark.parametrize(
-    ("limits", "most"),
-    [
-        ({}, 256 * MIB),
-        ({"memory_hard_mb": 800.0}, 100 * MIB),
-        ({"memory_soft_mb": 400.0, "memory_hard_mb": 800.0}, 50 * MIB),
-        ({"memory_soft_mb": 10_000.0}, 256 * MIB),
-    ],
-)
-def test_a_worker_keeps_a_small_part_of_its_memory_limit(limits: dict[str, float], most: int) -> None:
-    assert kept_bytes(spec_from({"name": "p", "adapter": "a", **limits})) == most
 
 
 def test_a_value_that_was_not_sent_leaves_no_file(kept: KeptFiles) -> None:
