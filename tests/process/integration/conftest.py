@@ -15,7 +15,7 @@ from django.dispatch import receiver
 from snakepit.pools import conf
 from snakepit.pools.client import shared
 from snakepit.pools.diagnostics import transport_watch
-from snakepit.pools.jobs import reconciler
+from snakepit.pools.jobs import commands, reconciler
 from snakepit.pools.models import ApiKey
 from snakepit.pools.web import away
 from snakepit.pools.web.last_status import last_status
@@ -40,6 +40,12 @@ def known_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     known = reconciler.ClockJumps()
     known.leases_unreliable(time.monotonic() - 1e6, time.time() - 1e6, 0.0)
     monkeypatch.setattr(reconciler, "clock_jumps", known)
+
+
+@pytest.fixture(autouse=True)
+def patient_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A submission waits half a second for the commands of a pool, and goes unchecked then."""
+    monkeypatch.setattr(commands, "cache", commands.CommandCache(patience=60.0))
 
 
 @pytest.fixture(autouse=True)

@@ -867,7 +867,7 @@ def test_a_safe_job_whose_attempt_vanished_waits_for_a_broker_that_answers(monke
     expire(job)
     assert reconciler.reconcile()["freed"] == 0
     client.answering = 1
-    monkeypatch.setattr(commands, "cache", commands.CommandCache())
+    monkeypatch.setattr(commands, "cache", commands.CommandCache(patience=60.0))
     assert reconciler.reconcile()["freed"] == 1
     job.refresh_from_db()
     assert job.state == "queued"

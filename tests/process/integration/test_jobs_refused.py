@@ -52,7 +52,6 @@ def broker(monkeypatch: pytest.MonkeyPatch, db: None) -> Broker:
     fake = Broker()
     monkeypatch.setattr(shared, "client", lambda: fake)
     monkeypatch.setattr(messages, "send", lambda *_: True)
-    monkeypatch.setattr(commands, "cache", commands.CommandCache())
     return fake
 
 
@@ -120,7 +119,8 @@ def test_a_pool_whose_workers_still_start_takes_the_job(broker: Broker) -> None:
     assert Job.objects.count() == 1
 
 
-def test_a_broker_that_hangs_blocks_no_submission(broker: Broker) -> None:
+def test_a_broker_that_hangs_blocks_no_submission(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands, "cache", commands.CommandCache())
     broker.hangs = threading.Event()
     try:
         jobs.submit("digits", "clasify", {})  # returns while the broker still hangs
