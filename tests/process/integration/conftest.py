@@ -13,9 +13,10 @@ from django.db import connections
 from django.dispatch import receiver
 
 from snakepit.pools import conf
+from snakepit.pools.api import identities
 from snakepit.pools.client import shared
 from snakepit.pools.diagnostics import transport_watch
-from snakepit.pools.jobs import commands, reconciler
+from snakepit.pools.jobs import commands, eager, reconciler
 from snakepit.pools.models import ApiKey
 from snakepit.pools.web import away
 from snakepit.pools.web.last_status import last_status
@@ -43,9 +44,15 @@ def known_clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def patient_commands(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A submission waits half a second for the commands of a pool, and goes unchecked then."""
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bounds of a second that pass while a machine stops, though the thing lives.
+
+    A submission goes unchecked without the commands of its pool, and a request is refused without its key's rights. An
+    eager job that no broker accepts stays queued. Tests of these bounds set their own.
+    """
     monkeypatch.setattr(commands, "cache", commands.CommandCache(patience=60.0))
+    monkeypatch.setattr(identities, "LOOKUP_SECONDS", 60.0)
+    monkeypatch.setattr(eager, "PATIENCE", 60.0)
 
 
 @pytest.fixture(autouse=True)
