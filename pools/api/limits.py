@@ -152,8 +152,9 @@ class _Body:
         if self._ended:  # Django waits here for a disconnect, as long as the response takes
             last = await self._receive()
             if self.answered:
-                # Django cancels its wait after the response. If it heard of the end before, it would keep an exception
+                # Django cancels its wait after the response. If 5.2 heard of the end before, it would keep an exception
                 # whose traceback holds the request in a cycle, until the garbage collector runs (its ticket 36700).
+                # The task group of 6.1 keeps such a cycle in any case.
                 await asyncio.sleep(LINGER_SECONDS)
             return last
         if message := None if self.refusal else await self._in_time():
