@@ -15,7 +15,7 @@ def parent_of(pid: int) -> int:
     """0 if the process is not there any more, not even as a zombie."""
     try:
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the second: it ends while it is read
         return 0
 
 

@@ -60,16 +60,20 @@ def test_the_command_line_calls_streams_and_prints_the_status(demo: Demo) -> Non
 
 def test_no_process_shows_its_secrets_in_its_environment(demo: Demo) -> None:
     demo.line("Snakepit is up")
-    programs = {}
-    for pid in (demo.process.pid, *_children(demo.process.pid)):
-        if b"valkey" not in Path(f"/proc/{pid}/cmdline").read_bytes():
-            programs[pid] = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    every = (demo.process.pid, *_children(demo.process.pid))
+    programs = [pid for pid in every if b"valkey" not in Path(f"/proc/{pid}/cmdline").read_bytes()]
     assert len(programs) == 5  # up, broker, celery, beat, web
-    pairs = [dict(one.decode().split("=", 1) for one in shown if b"=" in one) for shown in programs.values()]
-    assert sum("SNAKEPIT_DEMO_TOKEN" in shown for shown in pairs) == 1
-    assert sum("SNAKEPIT_CELERY_URL" in shown for shown in pairs) == 4
-    for shown in pairs:
-        assert secret_names({name: value for name, value in shown.items() if value}) == []
+
+    def environments() -> list[dict[str, str]]:
+        shown = [Path(f"/proc/{pid}/environ").read_bytes().split(b"\0") for pid in programs]
+        return [dict(one.decode().split("=", 1) for one in pairs if b"=" in one) for pairs in shown]
+
+    def is_hidden() -> bool:  # a program hides them when it has loaded the site, and Celery may still do that
+        return not any(secret_names({name: value for name, value in one.items() if value}) for one in environments())
+
+    eventually(is_hidden, "programs that hide their secrets")
+    assert sum("SNAKEPIT_DEMO_TOKEN" in one for one in environments()) == 1
+    assert sum("SNAKEPIT_CELERY_URL" in one for one in environments()) == 4
 
 
 def test_fifty_digits_over_rest_are_the_answers_of_the_model_in_process(demo: Demo, key: dict[str, str]) -> None:

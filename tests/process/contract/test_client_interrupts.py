@@ -331,7 +331,7 @@ def test_closed_coroutines_and_cancelled_tasks_leave_nothing_behind(
     client.status()
     gc.collect()
     loop = loop_thread.at_level(0)
-    until(lambda: [session._pending for session in loop.open_sessions.copy()] == [{}])  # an earlier test's ends later
+    until(lambda: not any(session._pending for session in loop.open_sessions.copy()))  # an earlier test's ends later
     assert [record for record in caplog.records if record.name == "asyncio" and record.levelname == "ERROR"] == []
 
 
