@@ -306,7 +306,7 @@ class RunningBroker:
 
 
 def eventually(question: Callable[[], Any], what: str = "the answer", patience: float = PATIENCE) -> Any:
-    """Ask until the answer is true, and return it. For what no event tells; a question to a process is a round trip."""
+    """Ask until the answer is true, and return it. It is for states that have no event."""
     end = time.monotonic() + patience
     while not (answer := question()):
         assert time.monotonic() < end, f"waited in vain for {what}"

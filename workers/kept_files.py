@@ -243,7 +243,7 @@ class KeptFiles:
 
 @lru_cache(maxsize=1)
 def are_possible() -> bool:
-    """Whether the kernel has the seal, and tells whether another open of a file exists: tried once, with a page."""
+    """Whether the kernel has the seal, and gives no lease while a file is open elsewhere. Tried once with a page."""
     if not (hasattr(os, "memfd_create") and hasattr(fcntl, "F_SETLEASE") and hasattr(mmap, "MADV_DONTFORK")):
         return False
     try:

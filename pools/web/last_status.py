@@ -115,7 +115,7 @@ class LastStatus:
         with self._lock:
             last, now, kind = self._trouble, time.monotonic(), kind_of(error)
             if last is not None and kind == OTHER and isinstance(error, BrokerUnreachable):
-                kind = last.kind  # a connection was lost during the trouble; the next question tells why
+                kind = last.kind  # of a connection that was lost meanwhile; the next answer has the reason
             # A frozen broker that was ended is another trouble; and it may have answered while nothing asked.
             goes_on = last is not None and last.kind == kind and now - self._missed_at < UNSEEN
             since = last.since if last is not None and goes_on else time.time()

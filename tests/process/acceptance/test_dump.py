@@ -22,7 +22,7 @@ def functions(thread: ThreadStack) -> list[str]:
 
 
 def dump_until(node: RunningBroker, worker: str, seen: Callable[[WorkerDump], bool]) -> WorkerDump:
-    """Dump until the stacks show something. No event tells where a call is, and a machine that stops shows none."""
+    """Dump until the stacks show something. The place of a call has no event."""
 
     def look() -> WorkerDump | None:
         with suppress(errors.StacksUnavailable):

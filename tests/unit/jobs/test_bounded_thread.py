@@ -1,4 +1,4 @@
-"""A bounded wait: what hangs is told from what answers on a machine that stops."""
+"""A bounded wait ends for a service that hangs, and not for one that answers on a machine that stops."""
 
 from __future__ import annotations
 
